@@ -1,0 +1,71 @@
+"""Input gradients and the sign ascent: the core of every attack, in training and in testing."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (m, K), target) -> a scalar to climb."""
+
+
+def input_gradient(model: nn.Module, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    """Return ∇ₓ loss(f(x), target), the shape of `x`; no weight gradient is computed or kept."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(model(x), target), x)
+    return gradient
+
+
+def clip(x: Tensor) -> Tensor:
+    """Return `x` clipped to the range of images, [0, 1]."""
+    return x.clamp(0, 1)
+
+
+def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """Return `x_adv` moved to the nearest point of the L∞ ball of radius ε around `x` in [0, 1]."""
+    return clip(torch.minimum(torch.maximum(x_adv, x - epsilon), x + epsilon))
+
+
+def sign_ascent(
+    gradient: Callable[[Tensor], Tensor],
+    start: Tensor,
+    x: Tensor,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+) -> Tensor:
+    """Climb from `start` by `steps` steps of `step_size` · sign g, each projected (PGD, Madry 2018)."""
+    x_adv = start
+    for _ in range(steps):
+        x_adv = project(x_adv + step_size * gradient(x_adv).sign(), x, epsilon)
+    return x_adv
+
+
+def uniform(x: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    """Return noise of the shape of `x`, uniform in ±`radius`."""
+    return torch.empty_like(x).uniform_(-radius, radius, generator=generator)
+
+
+def normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise of the shape of `x`."""
+    return torch.empty_like(x).normal_(generator=generator)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross entropy of `logits`, (m, K), against the labels `y`, (m,)."""
+    return F.cross_entropy(logits, y)
+
+
+def margin(logits: Tensor, y: Tensor, kappa: float = 50.0) -> Tensor:
+    """Return −Σ max(0, z_y − max_{j≠y} z_j + κ): the CW margin, as coded for arXiv:2002.00614.
+
+    Args:
+        logits: (m, K).
+        y: labels, (m,).
+        kappa: confidence κ up to which a wrong class is still pushed.
+    """
+    right = logits.gather(1, y[:, None]).squeeze(1)
+    wrong = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return -F.relu(right - wrong + kappa).sum()

@@ -1,0 +1,107 @@
+"""Stage 3: weights + suite card -> one verdict per attack and image, as a parquet file."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from tqdm import tqdm
+
+from regbench import device as devices
+from regbench.cards import RunCard, SuiteCard
+from regbench.errors import UserError, program
+from regbench.fingerprint import ATTACKING, fingerprint
+from regbench.members import build
+from regbench.prepare import Data, open_data
+from regbench.provenance import provenance
+from regbench.train import network
+from regbench.verdicts import Verdicts, judge
+
+SCHEMA = pa.schema(
+    [
+        ("attack", pa.dictionary(pa.int16(), pa.string())),
+        ("image", pa.int32()),
+        ("label", pa.int16()),
+        ("prediction", pa.int16()),
+        ("correct", pa.bool_()),
+        ("distance", pa.float32()),
+        ("loss", pa.float32()),
+    ]
+)
+
+
+def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
+    """Return the network of a run with its weights of `best` or `last`, frozen, in eval mode.
+
+    Raises:
+        UserError: the folder holds no such run.
+    """
+    model = network(RunCard.read(str(run / "card.json")), data, device)
+    path = run / f"{checkpoint}.safetensors"
+    try:
+        model.load_state_dict(load_file(path, device=str(device)))
+    except Exception as error:
+        raise UserError(f"'{path}' does not hold the weights of this run: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def evaluate(card: SuiteCard, run: Path, data: Data, device: torch.device) -> pa.Table:
+    """Return the verdicts of every attack of the suite, with what is known of each as metadata."""
+    model = trained(run, data, card.checkpoint, device)
+    tables, told = [], {}
+    for name, attack in tqdm(card.attacks.items(), unit="attack", disable=not sys.stderr.isatty()):
+        images = data.split(card.split, device, attack.images)
+        verdicts = judge(
+            model, build(attack.attack, attack.arguments), images, card.batch_size, card.seed
+        )
+        tables.append(rows(name, images.y, verdicts))
+        told[name] = {
+            "seconds": verdicts.seconds,
+            "warnings": list(verdicts.warnings),
+            "code": fingerprint((*ATTACKING, attack.attack)),
+        }
+        print(f"{name}: accuracy {verdicts.correct.float().mean():.2%}, {verdicts.seconds:.1f} s")
+    about = {"card": card.model_dump(), "attacks": told, "provenance": provenance(device)}
+    return pa.concat_tables(tables).replace_schema_metadata({"regbench": json.dumps(about)})
+
+
+def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
+    """Return one row per image."""
+    count = len(y)
+    columns = {
+        "attack": pa.array([name] * count).dictionary_encode(),
+        "image": range(count),
+        "label": y.cpu().numpy(),
+        **{
+            key: getattr(verdicts, key).cpu().numpy()
+            for key in ("prediction", "correct", "distance", "loss")
+        },
+    }
+    return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SCHEMA})
+
+
+def main() -> None:
+    """Read the command line and attack one trained model."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.attack", description=__doc__)
+    parser.add_argument("card", help="a suite card: JSON text, or the path of a JSON file")
+    parser.add_argument("--run", type=Path, required=True, help="folder of regbench.train")
+    parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
+    parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    parser.add_argument(
+        "--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)"
+    )
+    arguments = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    card, device = SuiteCard.read(arguments.card), devices.pick(arguments.device)
+    table = evaluate(card, arguments.run, open_data(arguments.data), device)
+    pq.write_table(table, arguments.out, compression="zstd")
+
+
+if __name__ == "__main__":
+    program(main)

@@ -1,0 +1,114 @@
+"""Cards: the JSON that holds everything that determines one output, and nothing else.
+
+A card knows no path, no device, no display name. Its `key` is part of the path of what it
+determines, so that two experiments share what they agree on and never overwrite each other.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from regbench.errors import UserError
+
+
+class Card(BaseModel):
+    """What all cards share: frozen, strict about names, one canonical JSON text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def text(self) -> str:
+        """Return the canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def key(self) -> str:
+        """The card's hash, 10 hexadecimal digits: the part of a path that it decides."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:10]
+
+    @classmethod
+    def read(cls, text_or_path: str) -> Self:
+        """Return the card given as JSON text or as the path of a JSON file.
+
+        Raises:
+            UserError: no such file, or not a card of this kind.
+        """
+        is_text = text_or_path.lstrip().startswith("{")
+        try:
+            text = text_or_path if is_text else Path(text_or_path).read_text(encoding="utf-8")
+            return cls.model_validate_json(text)
+        except OSError as error:
+            raise UserError(f"cannot read the card '{text_or_path}': {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise UserError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
+
+
+class DataCard(Card):
+    """One data set, split: `source` is a member of regbench/data/ with its `arguments`."""
+
+    source: str
+    arguments: dict[str, Any]
+    validation: int
+    split_seed: int
+
+
+class ModelCard(Card):
+    """One network, before training."""
+
+    architecture: str
+    arguments: dict[str, Any]
+
+
+class RegularizerCard(Card):
+    """One training loss with its hyperparameters."""
+
+    loss: str
+    hyperparameters: dict[str, Any]
+
+
+class TrainingCard(Card):
+    """How long, how fast and on what: SGD with a step schedule (arXiv:2002.00614)."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[float, ...]
+    decay: float
+    crop_padding: int
+    flip: bool
+    selection_steps: int
+
+
+class RunCard(Card):
+    """One training: the cell of the grid."""
+
+    data: DataCard
+    model: ModelCard
+    regularizer: RegularizerCard
+    epsilon: float
+    training: TrainingCard
+    seed: int
+
+
+class AttackCard(Card):
+    """One attack with its parameters, on the first `images` images (all, if none)."""
+
+    attack: str
+    arguments: dict[str, Any]
+    images: int | None
+
+
+class SuiteCard(Card):
+    """The attacks that one process tries on one trained model."""
+
+    attacks: dict[str, AttackCard]
+    checkpoint: str
+    split: str
+    batch_size: int
+    seed: int

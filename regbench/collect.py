@@ -1,0 +1,153 @@
+"""Stage 4: the files of every cell -> four tables of rows, from which all else is drawn.
+
+verdicts.parquet has one row per image, attack and run; evaluations.parquet one per attack and run;
+runs.parquet one per run; curves.parquet one per epoch and run.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from regbench.errors import UserError, program
+from regbench.grid import Manifest, Run
+
+NAMES = ("dataset", "model", "regularizer", "method", "attack")
+Rows = dict[str, pd.DataFrame]
+
+
+def collect(manifest: Manifest, partial: bool = False) -> Rows:
+    """Return the tables `verdicts`, `evaluations`, `runs` and `curves` of an experiment.
+
+    Args:
+        manifest: which cells there are, in the order that tables and figures keep.
+        partial: leave out what has not been made yet, instead of refusing.
+
+    Raises:
+        UserError: a cell's file is missing or broken.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {
+        "verdicts": [], "evaluations": [], "runs": [], "curves": []
+    }  # fmt: skip
+    for run in manifest.runs:
+        files = [Path(run.folder, "run.json"), Path(run.folder, "curve.csv")]
+        if partial and not all(file.exists() for file in files):
+            continue
+        parts["runs"].append(_run(run, files[0]))
+        parts["curves"].append(_named(run, _read(pd.read_csv, files[1])))
+        for path in run.verdicts.values():
+            if not partial or Path(path).exists():
+                rows, about = _verdicts(path)
+                parts["verdicts"].append(_named(run, rows))
+                parts["evaluations"].append(
+                    _named(run, pd.DataFrame(_evaluations(manifest, run, about)))
+                )
+    order = _order(manifest)
+    return {name: _typed(frames, order) for name, frames in parts.items() if frames}
+
+
+def _run(run: Run, path: Path) -> pd.DataFrame:
+    record = _read(lambda file: json.loads(file.read_text(encoding="utf-8")), path)
+    known = {
+        "cost": run.cost,
+        "epsilon": run.card.epsilon,
+        "card": run.card.key,
+        "hyperparameters": json.dumps(run.card.regularizer.hyperparameters, sort_keys=True),
+        "training": json.dumps(run.card.training.model_dump(), sort_keys=True),
+    }
+    return _named(run, pd.DataFrame([{**known, **record}]))
+
+
+def _verdicts(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    table = _read(pq.read_table, Path(path))
+    about = (table.schema.metadata or {}).get(b"regbench")
+    if about is None:
+        raise UserError(f"'{path}' is not a verdict file of regbench.attack; delete it and run again")
+    return table.to_pandas(), json.loads(about)
+
+
+def _evaluations(
+    manifest: Manifest, run: Run, about: dict[str, Any]
+) -> Iterator[dict[str, object]]:
+    for name, told in about["attacks"].items():
+        entry = manifest.attacks[run.dataset][name]
+        yield {
+            "attack": name,
+            "label": entry.label,
+            "suite": entry.suite,
+            "epsilon": entry.card.arguments["epsilon"],
+            "seconds": told["seconds"],
+            "warnings": "; ".join(told["warnings"]),
+            "split": about["card"]["split"],
+            "checkpoint": about["card"]["checkpoint"],
+        }
+
+
+def _read(reader: Any, path: Path) -> Any:
+    try:
+        return reader(path)
+    except FileNotFoundError as error:
+        raise UserError(f"'{path}' is missing; run snakemake to make it") from error
+    except Exception as error:
+        raise UserError(f"'{path}' is broken ({error}); delete it and run snakemake") from error
+
+
+def _named(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    names = {
+        "dataset": run.dataset,
+        "model": run.model,
+        "regularizer": run.regularizer,
+        "method": run.label,
+        "seed": run.seed,
+    }
+    return pd.concat([pd.DataFrame(names, index=rows.index), rows], axis=1)
+
+
+def _order(manifest: Manifest) -> dict[str, list[str]]:
+    """Return, for each column of names, its values in the config's order."""
+    columns: dict[str, list[str]] = {
+        "dataset": [run.dataset for run in manifest.runs],
+        "model": [run.model for run in manifest.runs],
+        "regularizer": [run.regularizer for run in manifest.runs],
+        "method": [run.label for run in manifest.runs],
+        "attack": [name for entries in manifest.attacks.values() for name in entries],
+    }
+    return {column: list(dict.fromkeys(values)) for column, values in columns.items()}
+
+
+def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFrame:
+    table = pd.concat(frames, ignore_index=True)
+    for column in table.columns.intersection(NAMES):
+        table[column] = pd.Categorical(table[column].astype(str), order[column], ordered=True)
+    return table
+
+
+def main() -> None:
+    """Read the command line and write the four tables."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.collect", description=__doc__)
+    parser.add_argument("manifest", help="the experiment's manifest, a JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="take what has been made so far; if that is nothing, keep the tables that are there",
+    )
+    arguments = parser.parse_args()
+    manifest = Manifest.read(arguments.manifest)
+    tables = collect(manifest, arguments.partial)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if "verdicts" not in tables:
+        print(f"no verdicts of '{manifest.experiment}' here yet; keeping {arguments.out}/*.parquet")
+        return
+    for name, table in tables.items():
+        table.to_parquet(arguments.out / f"{name}.parquet", compression="zstd", index=False)
+    done = len(tables["runs"])
+    print(f"{arguments.out}: {done} of {len(manifest.runs)} runs, {len(tables['verdicts'])} verdicts")
+
+
+if __name__ == "__main__":
+    program(main)

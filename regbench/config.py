@@ -1,0 +1,183 @@
+"""The YAML of an experiment, read strictly: every key known, every value in range.
+
+The sections below are the schema; `python -m regbench.config` prints it as JSON Schema
+(config/schema.json). Nothing here imports torch, since Snakemake reads it at every start.
+"""
+
+import json
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    WithJsonSchema,
+)
+
+FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
+IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+
+
+def number(value: Any) -> Any:
+    """Return `8/255` as a float; whatever is no fraction, as it came."""
+    if isinstance(value, str) and re.match(FRACTION, value):
+        top, bottom = (Fraction(part.strip()) for part in value.split("/"))
+        if bottom == 0:
+            raise ValueError(f"'{value}' divides by zero")
+        return float(top / bottom)
+    return value
+
+
+def _radius(value: float) -> float:
+    if not 0 <= value <= 1:
+        hint = f"; for images in [0, 1] write {value:g}/255" if value <= 255 else ""
+        raise ValueError(f"ε must lie in [0, 1], got {value:g}{hint}")
+    return value
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    twice = {seed for seed in seeds if seeds.count(seed) > 1}
+    if twice:
+        raise ValueError(f"seed {min(twice)} is given twice; each seed is one training")
+    return seeds
+
+
+def _nothing_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": FRACTION}]}
+Number = Annotated[float, BeforeValidator(number), WithJsonSchema(NUMBER_SCHEMA)]
+Radius = Annotated[Number, AfterValidator(_radius)]
+Share = Annotated[Number, Field(gt=0, lt=1), WithJsonSchema(NUMBER_SCHEMA)]
+Name = Annotated[str, Field(pattern=IDENTIFIER)]
+
+
+class Section(BaseModel):
+    """What all sections share: an unknown key is an error, nothing is coerced silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(Section):
+    """SGD with a step schedule. A key left out falls back to the level above."""
+
+    epochs: PositiveInt | None = Field(None, description="passes over the training images")
+    batch_size: PositiveInt | None = Field(None, description="images per step, m")
+    learning_rate: Annotated[PositiveFloat, BeforeValidator(number)] | None = None
+    momentum: Annotated[float, BeforeValidator(number), Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[NonNegativeFloat, BeforeValidator(number)] | None = None
+    milestones: list[Share] | None = Field(
+        None, description="shares of the epochs from which on the rate is divided once more"
+    )
+    decay: Annotated[PositiveFloat, BeforeValidator(number)] | None = Field(
+        None, description="what the rate is multiplied by at each milestone"
+    )
+    crop_padding: NonNegativeInt | None = Field(
+        None, description="random crop: zero padding in pixels; 0: none"
+    )
+    flip: bool | None = Field(None, description="random horizontal flip")
+    selection_steps: PositiveInt | None = Field(
+        None, description="steps of the I-FGSM on the validation images that picks the best epoch"
+    )
+
+
+class Member(BaseModel):
+    """An entry whose further keys are the parameters of the class that it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    label: str | None = Field(None, description="how tables and figures call it")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that belong to the class, fractions as numbers."""
+        return {key: number(value) for key, value in (self.model_extra or {}).items()}
+
+
+class Regularizer(Member):
+    """Hyperparameters over those that rules/regularizers/NAME.smk declares."""
+
+    regularizer: str | None = Field(None, description="the declared rule, if not the entry's name")
+    training: Training = Training()
+
+
+Regularizers = dict[Name, Annotated[Regularizer, BeforeValidator(_nothing_is_empty)]]
+
+
+class Attack(Member):
+    """One attack; `epsilon` if it differs from the data set's."""
+
+    attack: str | None = Field(
+        None, description="a file of regbench/attacks/, or package.module:Class"
+    )
+    epsilon: Radius | None = None
+    images: PositiveInt | None = Field(None, description="only the first so many test images")
+
+
+class Model(Member):
+    """One network, and what differs for it alone."""
+
+    model: str | None = Field(
+        None, description="a file of regbench/models/, or package.module:Class"
+    )
+    training: Training = Training()
+    regularizers: Regularizers = {}
+
+
+Models = dict[Name, Annotated[Model, BeforeValidator(_nothing_is_empty)]]
+Suite = dict[Name, Annotated[Attack, BeforeValidator(_nothing_is_empty)]]
+Suites = dict[Name, Annotated[Suite, Field(min_length=1)]]
+
+
+class DataSet(Member):
+    """One data set, its protocol, and what differs for it alone."""
+
+    dataset: str | None = Field(
+        None, description="a file of regbench/data/, or package.module:Class"
+    )
+    epsilon: Radius = Field(description="attack radius ε, L∞, images in [0, 1]")
+    validation: PositiveInt = Field(description="training images set apart to pick the best epoch")
+    split_seed: NonNegativeInt = 0
+    training: Training = Training()
+    models: Annotated[Models, Field(min_length=1)]
+    regularizers: Regularizers = {}
+    attacks: Suites | None = Field(None, description="in place of the experiment's")
+
+
+class Evaluation(Section):
+    """Which weights are attacked, on which images."""
+
+    checkpoint: Literal["best", "last"] = "best"
+    split: Literal["test", "validation"] = "test"
+    batch_size: PositiveInt = 500
+    seed: NonNegativeInt = 0
+
+
+class Experiment(Section):
+    """What is compared: data sets × models × regularizers × seeds, under each attack."""
+
+    experiment: Name = Field(description="names reports/EXPERIMENT/")
+    data_root: str = Field("data", description="where torchvision's data sets lie")
+    download: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    regularizers: Annotated[Regularizers, Field(min_length=1)]
+    attacks: Suites = {}
+    gap: tuple[Name, Name] | None = Field(
+        None, description="two attacks; accuracy under the first minus the second is a column"
+    )
+    datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(Experiment.model_json_schema(), indent=2, ensure_ascii=False))

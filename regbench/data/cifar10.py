@@ -1,0 +1,20 @@
+"""CIFAR-10, in torchvision's layout under the data root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets import CIFAR10 as Source
+
+from regbench.data import Images
+from regbench.data._torchvision import images
+
+__all__ = ["CIFAR10"]
+
+
+@dataclass(frozen=True)
+class CIFAR10:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 images, 3×32×32."""
+
+    def __call__(self, root: Path, download: bool) -> Images:
+        """Return the images found in `root`/cifar-10-batches-py, or downloaded there."""
+        return images(Source, root, download)

@@ -1,0 +1,20 @@
+"""Fashion-MNIST, in torchvision's layout under the data root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets import FashionMNIST as Source
+
+from regbench.data import Images
+from regbench.data._torchvision import images
+
+__all__ = ["FashionMNIST"]
+
+
+@dataclass(frozen=True)
+class FashionMNIST:
+    """Fashion-MNIST (Xiao 2017): 60,000 + 10,000 images, 1×28×28."""
+
+    def __call__(self, root: Path, download: bool) -> Images:
+        """Return the images found in `root`/FashionMNIST/raw, or downloaded there."""
+        return images(Source, root, download)

@@ -1,0 +1,20 @@
+"""MNIST, in torchvision's layout under the data root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets import MNIST as Source
+
+from regbench.data import Images
+from regbench.data._torchvision import images
+
+__all__ = ["MNIST"]
+
+
+@dataclass(frozen=True)
+class MNIST:
+    """LeCun's MNIST: 60,000 + 10,000 images, 1×28×28."""
+
+    def __call__(self, root: Path, download: bool) -> Images:
+        """Return the images found in `root`/MNIST/raw, or downloaded there."""
+        return images(Source, root, download)

@@ -1,0 +1,33 @@
+"""Figures: one file each, a function from stored rows to a matplotlib figure.
+
+`python -m regbench.figures FOLDER` draws them all. A method has the same colour and marker in
+every figure of an experiment.
+"""
+
+from collections.abc import Iterable
+
+import matplotlib as mpl
+import seaborn as sns
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
+
+
+def look() -> None:
+    """Set the style that all figures share: print size, colour-blind safe colours, white ground."""
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
+    mpl.rcParams["savefig.bbox"] = "tight"
+    mpl.rcParams["svg.hashsalt"] = "regbench"  # the same rows give the same file
+    mpl.rcParams["pdf.fonttype"] = 42
+
+
+def colours(methods: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """Return a colour for each method, by its place among them."""
+    names = list(methods)
+    few = len(names) <= 10
+    palette = sns.color_palette("colorblind" if few else "husl", len(names))
+    return dict(zip(names, palette, strict=True))
+
+
+def markers(methods: Iterable[str]) -> dict[str, str]:
+    """Return a marker for each method, by its place among them."""
+    return {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(methods)}

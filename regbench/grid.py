@@ -1,0 +1,316 @@
+"""The grid: what the config chooses of what the rules declare, as cells with a card and a path each.
+
+Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY/ and, in there,
+SUITE-KEY.parquet. KEY is the hash of the card, so experiments share the cells they agree on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from regbench.cards import (
+    AttackCard,
+    Card,
+    DataCard,
+    ModelCard,
+    RegularizerCard,
+    RunCard,
+    SuiteCard,
+    TrainingCard,
+)
+from regbench.config import Attack, DataSet, Experiment, Model, Regularizer, Training
+from regbench.errors import UserError, did_you_mean
+from regbench.members import reference
+
+RESULTS = "results"
+Cost = Callable[[dict[str, Any], int], float]
+
+PAPER_TRAINING = {
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "milestones": [0.25, 0.5, 0.75],
+    "decay": 0.2,
+    "crop_padding": 0,
+    "flip": False,
+    "selection_steps": 3,
+}
+"""arXiv:2002.00614's, for what no level of the config sets."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A regularizer as its rule declares it.
+
+    Attributes:
+        name: the rule's, and the folder's under results/.
+        label: how tables and figures call it.
+        loss: its class, `package.module:Class`.
+        hyperparameters: what the config does not set.
+        cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
+    """
+
+    name: str
+    label: str
+    loss: str
+    hyperparameters: dict[str, Any]
+    cost: Cost
+
+
+class Run(Card):
+    """One cell: a training, where it lies, and the suites that judge it.
+
+    Attributes:
+        dataset: the entry's name in the config; likewise `model` and `regularizer`.
+        label: how tables and figures call the regularizer.
+        cost: forward+backward passes per image and step.
+        folder: where the run's files lie.
+        data: path of the prepared data set.
+        verdicts: path of each suite's verdicts.
+        card: everything that determines the weights.
+    """
+
+    dataset: str
+    model: str
+    regularizer: str
+    label: str
+    seed: int
+    cost: float
+    folder: str
+    data: str
+    verdicts: dict[str, str]
+    card: RunCard
+
+
+class AttackEntry(Card):
+    """How one attack of the config is called, and what it is."""
+
+    label: str
+    suite: str
+    card: AttackCard
+
+
+class Manifest(Card):
+    """An experiment resolved: what the collecting stages read.
+
+    Attributes:
+        experiment: names reports/EXPERIMENT/.
+        runs: every cell, in the config's order.
+        attacks: per data set, every attack in the config's order.
+        suites: the card behind each path of verdicts.
+    """
+
+    experiment: str
+    runs: tuple[Run, ...]
+    attacks: dict[str, dict[str, AttackEntry]]
+    suites: dict[str, SuiteCard]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A data set with one of its networks, resolved as far as all its regularizers share it."""
+
+    dataset: str
+    model: str
+    data: DataSet
+    network: Model
+    data_card: DataCard
+    model_card: ModelCard
+    suites: dict[str, SuiteCard]
+
+    @property
+    def data_path(self) -> str:
+        return f"{RESULTS}/{self.dataset}/data-{self.data_card.key}.safetensors"
+
+
+def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
+    """Return every cell of the experiment.
+
+    Raises:
+        UserError: a name that nothing declares, or two entries that ask for the same training.
+    """
+    tasks = [
+        _task(experiment, dataset, model)
+        for dataset, data in experiment.datasets.items()
+        for model in data.models
+    ]
+    runs = [
+        run
+        for task in tasks
+        for name, levels in _levels(experiment, task).items()
+        for run in _runs(experiment, task, name, _declared(declared, name, levels), levels)
+    ]
+    _refuse_twins(runs)
+    attacks = {task.dataset: _attack_entries(experiment, task) for task in tasks}
+    _refuse_unknown_gap(experiment, attacks)
+    return Manifest(
+        experiment=experiment.experiment,
+        runs=tuple(runs),
+        attacks=attacks,
+        suites={
+            run.verdicts[suite]: task.suites[suite]
+            for task in tasks
+            for run in runs
+            if (run.dataset, run.model) == (task.dataset, task.model)
+            for suite in task.suites
+        },
+    )
+
+
+def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
+    data = experiment.datasets[dataset]
+    network = data.models[model]
+    data_card = DataCard(
+        source=reference("data", data.dataset or dataset),
+        arguments=data.parameters,
+        validation=data.validation,
+        split_seed=data.split_seed,
+    )
+    architecture = reference("models", network.model or model)
+    suites = {
+        suite: SuiteCard(
+            attacks={name: _attack_card(data, name, attack) for name, attack in attacks.items()},
+            **experiment.evaluation.model_dump(),
+        )
+        for suite, attacks in (data.attacks or experiment.attacks).items()
+    }
+    return _Task(
+        dataset, model, data, network, data_card,
+        ModelCard(architecture=architecture, arguments=network.parameters), suites,
+    )  # fmt: skip
+
+
+def _attack_card(data: DataSet, name: str, attack: Attack) -> AttackCard:
+    where = reference("attacks", attack.attack or name)
+    epsilon = data.epsilon if attack.epsilon is None else attack.epsilon
+    arguments = {**attack.parameters, "epsilon": epsilon}
+    return AttackCard(attack=where, arguments=arguments, images=attack.images)
+
+
+def _levels(experiment: Experiment, task: _Task) -> dict[str, list[Regularizer]]:
+    """Return each chosen regularizer's entries: the experiment's, the data set's, the model's."""
+    chosen = experiment.regularizers
+    levels = {name: [entry] for name, entry in chosen.items()}
+    for entries in (task.data.regularizers, task.network.regularizers):
+        for name, entry in entries.items():
+            if name not in chosen:
+                raise UserError(
+                    f"config: datasets.{task.dataset} sets '{name}', which `regularizers:` does not"
+                    f" choose{did_you_mean(name, chosen)}"
+                )
+            levels[name].append(entry)
+    return levels
+
+
+def _declared(
+    declared: dict[str, Declared], name: str, levels: list[Regularizer]
+) -> Declared:
+    rule = next((one.regularizer for one in levels if one.regularizer), name)
+    if rule not in declared:
+        raise UserError(
+            f"config: no rule declares the regularizer '{rule}'{did_you_mean(rule, declared)}"
+            " (a regularizer is declared in rules/regularizers/NAME.smk)"
+        )
+    return declared[rule]
+
+
+def _runs(
+    experiment: Experiment,
+    task: _Task,
+    name: str,
+    rule: Declared,
+    levels: list[Regularizer],
+) -> Iterator[Run]:
+    """The cells of one regularizer on one task: one per seed."""
+    hyperparameters = dict(rule.hyperparameters)
+    for level in levels:
+        hyperparameters |= level.parameters
+    sections = (experiment.training, task.data.training, task.network.training)
+    training = _training([*sections, *(level.training for level in levels)], task.dataset, name)
+    for seed in experiment.seeds:
+        card = RunCard(
+            data=task.data_card,
+            model=task.model_card,
+            regularizer=RegularizerCard(loss=rule.loss, hyperparameters=hyperparameters),
+            epsilon=task.data.epsilon,
+            training=training,
+            seed=seed,
+        )
+        folder = f"{RESULTS}/{task.dataset}/{task.model}/{rule.name}/{seed}-{card.key}"
+        yield Run(
+            dataset=task.dataset,
+            model=task.model,
+            regularizer=name,
+            label=next((one.label for one in reversed(levels) if one.label), rule.label),
+            seed=seed,
+            cost=_cost(rule, hyperparameters, training.batch_size),
+            folder=folder,
+            data=task.data_path,
+            verdicts={
+                suite: f"{folder}/{suite}-{one.key}.parquet" for suite, one in task.suites.items()
+            },
+            card=card,
+        )
+
+
+def _training(sections: list[Training], dataset: str, name: str) -> TrainingCard:
+    """Merge the sections, the later ones winning, over the paper's values."""
+    merged: dict[str, Any] = dict(PAPER_TRAINING)
+    for section in sections:
+        merged |= section.model_dump(exclude_none=True)
+    try:
+        return TrainingCard.model_validate(merged)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise UserError(
+            f"config: training.{key} is set nowhere for {name} on {dataset}; set it under `training:`"
+        ) from error
+
+
+def _cost(rule: Declared, hyperparameters: dict[str, Any], batch_size: int) -> float:
+    try:
+        return float(rule.cost(hyperparameters, batch_size))
+    except (KeyError, TypeError, ArithmeticError) as error:
+        raise UserError(
+            f"rules/regularizers/{rule.name}.smk: its cost cannot be computed from"
+            f" {hyperparameters}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _attack_entries(experiment: Experiment, task: _Task) -> dict[str, AttackEntry]:
+    suites = task.data.attacks or experiment.attacks
+    entries: dict[str, AttackEntry] = {}
+    for suite, attacks in suites.items():
+        for name, attack in attacks.items():
+            if name in entries:
+                raise UserError(
+                    f"config: the attack '{name}' of suite '{suite}' is already in suite"
+                    f" '{entries[name].suite}'; give one of them another name"
+                )
+            card = task.suites[suite].attacks[name]
+            entries[name] = AttackEntry(label=attack.label or name, suite=suite, card=card)
+    return entries
+
+
+def _refuse_twins(runs: list[Run]) -> None:
+    seen: dict[str, Run] = {}
+    for run in runs:
+        twin = seen.setdefault(run.folder, run)
+        if twin is not run:
+            raise UserError(
+                f"config: '{twin.regularizer}' and '{run.regularizer}' on {run.dataset} ask for the"
+                " same training; drop one, or change a hyperparameter"
+            )
+
+
+def _refuse_unknown_gap(
+    experiment: Experiment, attacks: dict[str, dict[str, AttackEntry]]
+) -> None:
+    for dataset, entries in attacks.items():
+        for name in experiment.gap or ():
+            if name not in entries:
+                raise UserError(
+                    f"config: gap names the attack '{name}', which {dataset} does not have"
+                    f"{did_you_mean(name, entries)}"
+                )

@@ -1,0 +1,80 @@
+"""One training step as a loss sees it: the mini-batch, the model, its input gradients, noise."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from regbench import ascent
+
+
+class Objective(NamedTuple):
+    """What a training loss returns: both scalars, `penalty` weighted already; their sum is minimised."""
+
+    cross_entropy: Tensor
+    penalty: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The number that the step descends."""
+        return self.cross_entropy + self.penalty
+
+
+@dataclass(frozen=True)
+class Step:
+    """A mini-batch and what can be done with it.
+
+    Adversarial images are crafted with the model in eval mode; `logits` runs it in train mode.
+
+    Attributes:
+        model: the network, images in [0, 1] to logits.
+        x: m images, (m, C, H, W), in [0, 1].
+        y: their labels, (m,), int64.
+        epsilon: attack radius ε, L∞.
+        generator: the stream that noise is drawn from.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    epsilon: float
+    generator: torch.Generator
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return f(x), (m, K), in train mode, with a graph down to the weights."""
+        self._mode(training=True)
+        return self.model(x)  # type: ignore[no-any-return]
+
+    def frozen_logits(self, x: Tensor) -> Tensor:
+        """Return f(x), (m, K), in eval mode, without a graph."""
+        self._mode(training=False)
+        with torch.no_grad():
+            return self.model(x)  # type: ignore[no-any-return]
+
+    def gradient(
+        self, x: Tensor, target: Tensor, loss: ascent.Loss = ascent.cross_entropy
+    ) -> Tensor:
+        """Return ∇ₓ loss(f(x), target), the shape of `x`, in eval mode."""
+        self._mode(training=False)
+        return ascent.input_gradient(self.model, x, target, loss)
+
+    def fgsm(self) -> Tensor:
+        """Return clip₀₁(x + ε · sign ∇ₓCE), the FGSM images of the whole batch (Goodfellow 2015)."""
+        return ascent.clip(self.x + self.epsilon * self.gradient(self.x, self.y).sign())
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        """Return `x_adv` brought back into the ε-ball around the batch and into [0, 1]."""
+        return ascent.project(x_adv, self.x, self.epsilon)
+
+    def uniform(self, radius: float) -> Tensor:
+        """Return noise of the shape of the batch, uniform in ±`radius`."""
+        return ascent.uniform(self.x, radius, self.generator)
+
+    def normal(self) -> Tensor:
+        """Return standard normal noise of the shape of the batch."""
+        return ascent.normal(self.x, self.generator)
+
+    def _mode(self, *, training: bool) -> None:
+        if self.model.training is not training:
+            self.model.train(training)

@@ -1,0 +1,75 @@
+"""The first page of a report: the table, how to read it, and where its numbers come from."""
+
+import pandas as pd
+
+from regbench.rows import Rows
+
+READING = """\
+Accuracy in percent on {images}, mean ± standard deviation over seeds, of the weights
+with the {checkpoint} validation accuracy under I-FGSM. A 95 % Wilson interval for each run is in `results.csv`.
+{radii}
+`passes`: forward+backward passes per image and training step, a measure of cost that knows no
+machine; `train (s)`: seconds of one training on the machine below, validation left out.
+A difference column is in percentage points: what single-step accuracy promises and
+multi-step attacks take away."""
+
+
+def summary(rows: Rows, tidy: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        rows: the experiment's.
+        tidy: of `regbench.rows.results`.
+        table: of `regbench.tables.accuracy`.
+    """
+    parts = (
+        f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
+        table.to_markdown(index=False, disable_numparse=True),
+        reading(tidy),
+        "## Where these numbers come from",
+        origin(rows),
+        "## What went wrong, and what the attacks warned of",
+        notes(tidy),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def reading(tidy: pd.DataFrame) -> str:
+    """Return what the columns mean and on how many images."""
+    counts = tidy.groupby(["dataset", "split", "n"], observed=True).size().reset_index()
+    images = ", ".join(f"{row.n} {row.split} images of {row.dataset}" for row in counts.itertuples())
+    attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
+    radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
+    which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
+    return READING.format(images=images, checkpoint=which, radii=f"L∞, images in [0, 1]; {radii}.")
+
+
+def origin(rows: Rows) -> str:
+    """Return machines, versions and commits as a list, each value with the number of runs it is of."""
+    columns = ["device", "threads", "platform", "python", "torch", "torchvision", "robustbench"]
+    columns += ["pyautoattack", "numpy", "commit", "dirty"]
+    lines = [f"* {column}: {_counted(rows.runs[column])}" for column in columns]
+    hours = (rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum())
+    lines.append(f"* time: {hours[0]:.0f} s of training, {hours[1]:.0f} s of attacking, all runs added")
+    return "\n".join(lines)
+
+
+def notes(tidy: pd.DataFrame) -> str:
+    """Return a list of failed runs and of the attacks' warnings, or a line that says there are none."""
+    lines = [
+        f"* {row.method}, seed {row.seed}: {row.status}"
+        for row in tidy.drop_duplicates(["dataset", "model", "regularizer", "seed"]).itertuples()
+        if row.status != "ok"
+    ]
+    warned = tidy[tidy["warnings"] != ""]
+    lines += [
+        f"* {row.method}, seed {row.seed}, {row.label}: {row.warnings}" for row in warned.itertuples()
+    ]
+    return "\n".join(lines) or "Nothing."
+
+
+def _counted(values: pd.Series) -> str:
+    counts = values.astype(str).value_counts()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return ", ".join(f"{value} ({count} runs)" for value, count in counts.items())

@@ -1,0 +1,84 @@
+"""Stage 5a: rows -> results.csv, accuracy.csv, accuracy.md, accuracy.tex and summary.md."""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from regbench.errors import UserError, did_you_mean, program
+from regbench.rows import CELL, load, over_seeds, results
+from regbench.summary import summary
+
+Gap = tuple[str, str]
+
+
+def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> pd.DataFrame:
+    """Return one row per method and one column per attack, each cell `mean ± sd` in percent.
+
+    Args:
+        means: of `over_seeds`.
+        gap: two attacks; the mean accuracy under the first minus that under the second is a column.
+
+    Raises:
+        UserError: `gap` names an attack that there is not.
+    """
+    pairs = zip(means["mean"], means["sd"], strict=True)
+    cells = means.assign(cell=[percent(mean, sd) for mean, sd in pairs])
+    attacks = means.sort_values("attack")["label"].unique()
+    table = cells.pivot(index=CELL, columns="label", values="cell")[attacks]
+    if gap is not None:
+        table = table.join(_gap(means, gap))
+    whole = means.groupby(CELL, observed=True)
+    table["passes"] = whole["cost"].first().map("{:.2f}".format)
+    table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
+    table["seeds"] = whole["seeds"].first()
+    return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
+
+
+def percent(mean: float, sd: float) -> str:
+    """Return `51.8 ± 0.9`, both in percent; without a spread, the mean alone."""
+    return f"{100 * mean:.1f}" if pd.isna(sd) else f"{100 * mean:.1f} ± {100 * sd:.1f}"
+
+
+def latex(table: pd.DataFrame) -> str:
+    """Return the accuracy table as a tabular for booktabs."""
+    text = table.astype(str).map(_tex).rename(columns=_tex)
+    return text.style.hide(axis="index").to_latex(hrules=True)
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("−", "$-$")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
+    labels = means.drop_duplicates("attack").set_index("attack")["label"]
+    for name in gap:
+        if name not in labels.index:
+            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, labels.index)}")
+    wide = means.pivot(index=CELL, columns="attack", values="mean")
+    difference = (100 * (wide[gap[0]] - wide[gap[1]])).map("{:.1f}".format)
+    return difference.rename(f"{labels[gap[0]]} − {labels[gap[1]]}")
+
+
+def main() -> None:
+    """Read the command line and write the tables beside the rows."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.tables", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the report's folder, with regbench.collect's rows")
+    parser.add_argument(
+        "--gap", nargs=2, metavar="ATTACK", help="add the accuracy under the first minus the second"
+    )
+    arguments = parser.parse_args()
+    folder, rows = arguments.folder, load(arguments.folder)
+    tidy = results(rows)
+    table = accuracy(over_seeds(tidy), arguments.gap)
+    tidy.to_csv(folder / "results.csv", index=False)
+    table.to_csv(folder / "accuracy.csv", index=False)
+    (folder / "accuracy.md").write_text(table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8")
+    (folder / "accuracy.tex").write_text(latex(table), encoding="utf-8")
+    (folder / "summary.md").write_text(summary(rows, tidy, table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    program(main)

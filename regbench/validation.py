@@ -1,0 +1,36 @@
+"""Accuracy on a split, without keeping anything: what training looks at after each epoch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from regbench.ascent import clip, cross_entropy, input_gradient
+from regbench.prepare import Split
+
+
+def accuracy(model: nn.Module, split: Split, batch_size: int = 500) -> float:
+    """Return the share of images, 0 to 1, that `model`, in eval mode, labels rightly."""
+    model.eval()
+    hits = torch.zeros((), dtype=torch.int64, device=split.y.device)
+    with torch.no_grad():
+        for x, y in _batches(split, batch_size):
+            hits += (model(x).argmax(1) == y).sum()
+    return hits.item() / len(split.y)
+
+
+def ifgsm(model: nn.Module, split: Split, epsilon: float, steps: int, batch_size: int = 500) -> Split:
+    """Return the split under I-FGSM: `steps` steps of ε/steps, no random start (Kurakin 2017)."""
+    model.eval()
+    images = []
+    for x, y in _batches(split, batch_size):
+        x_adv = x
+        for _ in range(steps):
+            gradient = input_gradient(model, x_adv, y, cross_entropy)
+            x_adv = clip(x_adv + epsilon / steps * gradient.sign())
+        images.append(x_adv)
+    return Split(torch.cat(images), split.y)
+
+
+def _batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(split.x.split(size), split.y.split(size), strict=True)

@@ -1,0 +1,83 @@
+"""The referee: runs an attack on a trained model and judges each image itself."""
+
+import time
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regbench.ascent import project
+from regbench.attacks import Attack
+from regbench.prepare import Split
+
+
+class Verdicts(NamedTuple):
+    """What an attack did to each of n images; every tensor is (n,).
+
+    Attributes:
+        prediction: label given to the adversarial image, or to the image itself if that is wrong already.
+        correct: whether it is the true label, so that the mean is the (robust) accuracy.
+        distance: L∞ distance of the adversarial image, at most ε.
+        loss: cross entropy there, the highest of the restarts.
+        warnings: what the attack warned of, each once.
+        seconds: wall time.
+    """
+
+    prediction: Tensor
+    correct: Tensor
+    distance: Tensor
+    loss: Tensor
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed: int) -> Verdicts:
+    """Return the verdicts of `attack` on `images`.
+
+    The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here. Images that the
+    model gets wrong already are not attacked; a restart tries only those that withstood so far.
+
+    Args:
+        model: frozen and in eval mode.
+        attack: what to try.
+        images: n images and labels, on the model's device.
+        batch_size: images per call of the attack.
+        seed: of the attack's random stream.
+    """
+    started = time.perf_counter()
+    generator = torch.Generator(images.x.device).manual_seed(seed)
+    state = _seen(model, images.x, images.y, images.x, batch_size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        for _ in range(attack.restarts):
+            left = state["correct"].nonzero().squeeze(1)
+            size = max(len(left), 1) if attack.whole else batch_size
+            for rows in left.split(size) if len(left) else ():
+                x, y = images.x[rows], images.y[rows]
+                x_adv = project(attack(model, x, y, generator).detach(), x, attack.epsilon)
+                _keep_worst(state, rows, _seen(model, x_adv, y, x, batch_size))
+    heard = tuple(sorted({str(one.message) for one in caught}))
+    return Verdicts(**state, warnings=heard, seconds=time.perf_counter() - started)
+
+
+def _seen(
+    model: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor, batch_size: int
+) -> dict[str, Tensor]:
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in x_adv.split(batch_size)])
+    prediction = logits.argmax(1)
+    return {
+        "prediction": prediction,
+        "correct": prediction == y,
+        "distance": (x_adv - x).abs().flatten(1).amax(1),
+        "loss": F.cross_entropy(logits, y, reduction="none"),
+    }
+
+
+def _keep_worst(state: dict[str, Tensor], rows: Tensor, now: dict[str, Tensor]) -> None:
+    """Overwrite `state` where the model is now fooled, or where its loss has grown."""
+    worse = ~now["correct"] | (now["loss"] > state["loss"][rows]) | now["loss"].isnan()
+    for name, values in state.items():
+        values[rows[worse]] = now[name][worse]

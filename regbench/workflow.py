@@ -1,0 +1,186 @@
+"""What the Snakefile asks: names, cards and code of each cell. Imports no torch."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from regbench.check import STAMPS, claims, passed_before
+from regbench.configfile import parse, read
+from regbench.errors import UserError, report
+from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
+from regbench.grid import Cost, Declared, Manifest, Run, resolve
+from regbench.members import names
+
+
+class Wildcards(Protocol):
+    """What Snakemake passes to input and params functions."""
+
+    dataset: str
+    model: str
+    regularizer: str
+    run: str
+    suite: str
+    key: str
+
+
+class Bench:
+    """One experiment: the config on the one side, the declared regularizers on the other.
+
+    A user's mistake ends the program with one line, before Snakemake has built its DAG.
+    """
+
+    def __init__(self, config: dict[str, Any], files: list[str]) -> None:
+        self._declared: dict[str, Declared] = {}
+        try:
+            for path in files:
+                read(Path(path))  # Snakemake lets the last of two equal keys win; this refuses them
+            self.experiment = parse(config)
+        except UserError as error:
+            sys.exit(report(error))
+        self._export()
+
+    def declare(
+        self, name: str, *, label: str, loss: str, hyperparameters: dict[str, Any], cost: Cost
+    ) -> Callable[[Wildcards], str]:
+        """Register a regularizer and return the function that gives its rule the card of a run.
+
+        Args:
+            name: the entry that the config chooses it by.
+            label: how tables and figures call it.
+            loss: its class, `package.module:Class`, from this repository or from anywhere else.
+            hyperparameters: the values of its fields, unless the config sets others.
+            cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
+        """
+        self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
+        return lambda wildcards: self.run(wildcards).card.text()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Every cell of the experiment, each class that it names having been imported once."""
+        try:
+            manifest = resolve(self.experiment, self._declared)
+            wanted = claims(manifest)
+            fine = passed_before(wanted)
+        except UserError as error:
+            sys.exit(report(error))
+        return manifest if fine else sys.exit(2)
+
+    @cached_property
+    def _runs(self) -> dict[str, Run]:
+        return {run.folder: run for run in self.manifest.runs}
+
+    @cached_property
+    def _data(self) -> dict[str, Run]:
+        return {run.data: run for run in self.manifest.runs}
+
+    def run(self, wildcards: Wildcards) -> Run:
+        """Return the cell that a rule's wildcards name."""
+        w = wildcards
+        folder = f"results/{w.dataset}/{w.model}/{w.regularizer}/{w.run}"
+        if folder not in self._runs:
+            sys.exit(report(UserError(f"'{folder}' is no cell of experiment '{self.name}'")))
+        return self._runs[folder]
+
+    def data(self, wildcards: Wildcards) -> str:
+        """Return the prepared data that a run is trained and judged on."""
+        return self.run(wildcards).data
+
+    def data_card(self, wildcards: Wildcards) -> str:
+        """Return the card of a prepared data set."""
+        return self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"].card.data.text()
+
+    def suite_card(self, wildcards: Wildcards) -> str:
+        """Return the card of the suite of attacks that judges a run."""
+        verdicts = self.run(wildcards).verdicts[wildcards.suite]
+        return self.manifest.suites[verdicts].text()
+
+    def data_code(self, wildcards: Wildcards) -> str:
+        """Return the fingerprint of the code that prepares a data set."""
+        run = self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"]
+        return fingerprint((*DATA, run.card.data.source))
+
+    def training_code(self, wildcards: Wildcards) -> str:
+        """Return the fingerprint of the code that decides a run's weights."""
+        card = self.run(wildcards).card
+        return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
+
+    def attack_code(self, wildcards: Wildcards) -> str:
+        """Return the fingerprint of the code that decides a suite's verdicts."""
+        verdicts = self.run(wildcards).verdicts[wildcards.suite]
+        attacks = self.manifest.suites[verdicts].attacks.values()
+        return fingerprint((*ATTACKING, *(one.attack for one in attacks)))
+
+    def code(self, *modules: str) -> str:
+        """Return the fingerprint of modules, for a rule's `params:`."""
+        return fingerprint(modules)
+
+    def members(self, kind: str) -> list[str]:
+        """Return the names of the files of regbench/KIND/, each of which is one member."""
+        return names(kind)
+
+    def modules(self, kind: str) -> list[str]:
+        """Return the modules of regbench/KIND/, the package itself first."""
+        return [f"regbench.{kind}", *(f"regbench.{kind}.{name}" for name in names(kind))]
+
+    @property
+    def gap(self) -> str:
+        """The option of regbench.tables for the two attacks whose difference is a column."""
+        pair = self.experiment.gap
+        return f"--gap {pair[0]} {pair[1]}" if pair else ""
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.experiment.experiment
+
+    @property
+    def reports(self) -> str:
+        """The folder of the experiment's tables and figures."""
+        return f"reports/{self.name}"
+
+    @cached_property
+    def manifest_path(self) -> str:
+        """Where the manifest lies for the collecting stages; its name is the hash of its content."""
+        path = STAMPS / f"{self.name}-{self.manifest.key}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.manifest.text(), encoding="utf-8")
+        return str(path)
+
+    @property
+    def files(self) -> list[str]:
+        """Every file that a training or an attack leaves for the collecting stages."""
+        leaves = [
+            f"{run.folder}/{name}" for run in self.manifest.runs for name in ("curve.csv", "run.json")
+        ]
+        return leaves + [path for run in self.manifest.runs for path in run.verdicts.values()]
+
+    @cached_property
+    def gpus(self) -> int:
+        """The number of GPUs that trainings and attacks may hold here at a time, at least 1."""
+        return max(1, _gpus()) if self.experiment.device != "cpu" else 1
+
+    def _export(self) -> None:
+        """Tell the stages, which never read the config, where data lie and what to run on.
+
+        By environment, not by command line: a moved folder must not retrain anything.
+        """
+        os.environ.setdefault("REGBENCH_DATA", self.experiment.data_root)
+        os.environ.setdefault("REGBENCH_DEVICE", self.experiment.device)
+        os.environ.setdefault("REGBENCH_DOWNLOAD", str(int(self.experiment.download)))
+
+
+def _gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip()])
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
+    return listed.stdout.count("GPU ")

@@ -1,0 +1,22 @@
+# 3. weights + suite card -> one verdict per attack and image
+
+
+rule attack:
+    input:
+        data=bench.data,
+        card=f"{RUN}/card.json",
+        best=f"{RUN}/best.safetensors",
+        last=f"{RUN}/last.safetensors",
+    output:
+        f"{RUN}/{{suite}}-{{key}}.parquet",
+    params:
+        card=bench.suite_card,
+        code=bench.attack_code,
+        folder=lambda wildcards, input: Path(input.card).parent,
+    log:
+        f"{RUN}/{{suite}}-{{key}}.log",
+    resources:
+        gpu=1,
+    shell:
+        "python -m regbench.attack {params.card:q} --run {params.folder:q}"
+        " --data {input.data:q} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,24 @@
+# Names only: what a path is made of, and how a job starts.
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    model=r"[^/]+",
+    regularizer=r"[^/]+",
+    run=r"\d+-[0-9a-f]{10}",
+    suite=r"[^/]+",
+    key=r"[0-9a-f]{10}",
+
+
+# PATH's python may be another than Snakemake's.
+shell.prefix(f"set -euo pipefail; PATH='{Path(sys.executable).parent}':$PATH; ")
+
+RUN = "results/{dataset}/{model}/{regularizer}/{run}"
+REPORTS = bench.reports
+
+# One training or attack per GPU, also when --resources on the command line names others.
+workflow.global_resources.setdefault("gpu", bench.gpus)
+
+
+resource_scopes:
+    gpu="local",

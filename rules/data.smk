@@ -1,0 +1,13 @@
+# 1. data set card -> training, validation and test images
+
+
+rule data:
+    output:
+        "results/{dataset}/data-{key}.safetensors",
+    params:
+        card=bench.data_card,
+        code=bench.data_code,
+    log:
+        "results/{dataset}/data-{key}.log",
+    shell:
+        "python -m regbench.prepare {params.card:q} --out {output:q} > {log:q} 2>&1"

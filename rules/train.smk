@@ -1,0 +1,27 @@
+# 2. images + run card -> weights, learning curve, run record
+
+
+# What every training has in common. It matches no file itself: each file of rules/regularizers/
+# declares one method by `use rule train as train_NAME with`, its own name and card.
+rule train:
+    input:
+        data=bench.data,
+    output:
+        best=f"{RUN}/best.safetensors",
+        last=f"{RUN}/last.safetensors",
+        curve=f"{RUN}/curve.csv",
+        record=f"{RUN}/run.json",
+        card=f"{RUN}/card.json",
+    params:
+        card="",
+        code=bench.training_code,
+        folder=lambda wildcards, output: Path(output.card).parent,
+    log:
+        f"{RUN}/train.log",
+    wildcard_constraints:
+        regularizer=r"(?!)",
+    resources:
+        gpu=1,
+    shell:
+        "python -m regbench.train {params.card:q}"
+        " --data {input.data:q} --out {params.folder:q} > {log:q} 2>&1"
