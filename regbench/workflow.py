@@ -162,8 +162,13 @@ class Bench:
 
     @cached_property
     def gpus(self) -> int:
-        """The number of GPUs that trainings and attacks may hold here at a time, at least 1."""
-        return max(1, _gpus()) if self.experiment.device != "cpu" else 1
+        """The number of GPUs that jobs may hold here; with `device: cuda`, at least 1."""
+        return {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
+
+    @property
+    def gpu(self) -> int:
+        """The GPUs that one training or attack holds."""
+        return min(1, self.gpus)
 
     def _export(self) -> None:
         """Tell the stages, which never read the config, where data lie and what to run on.

@@ -16,7 +16,7 @@ rule attack:
     log:
         f"{RUN}/{{suite}}-{{key}}.log",
     resources:
-        gpu=1,
+        gpu=bench.gpu,
     shell:
         "python -m regbench.attack {params.card:q} --run {params.folder:q}"
         " --data {input.data:q} --out {output:q} > {log:q} 2>&1"

@@ -21,7 +21,7 @@ rule train:
     wildcard_constraints:
         regularizer=r"(?!)",
     resources:
-        gpu=1,
+        gpu=bench.gpu,
     shell:
         "python -m regbench.train {params.card:q}"
         " --data {input.data:q} --out {params.folder:q} > {log:q} 2>&1"
