@@ -36,7 +36,7 @@ def sign_ascent(
     step_size: float,
     steps: int,
 ) -> Tensor:
-    """Climb from `start` by `steps` steps of `step_size` · sign g, each projected (PGD, Madry 2018)."""
+    """Climb from `start` by `steps` projected steps of `step_size` · sign g (PGD, Madry 2018)."""
     x_adv = start
     for _ in range(steps):
         x_adv = project(x_adv + step_size * gradient(x_adv).sign(), x, epsilon)

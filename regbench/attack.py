@@ -82,7 +82,9 @@ def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
             for key in ("prediction", "correct", "distance", "loss")
         },
     }
-    return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SCHEMA})
+    return pa.table(
+        {field.name: pa.array(columns[field.name]).cast(field.type) for field in SCHEMA}
+    )
 
 
 def main() -> None:
@@ -92,9 +94,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of regbench.train")
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
-    parser.add_argument(
-        "--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)"
-    )
+    parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regbench.cards import Card
-from regbench.errors import UserError, program
+from regbench.errors import program
 from regbench.fingerprint import fingerprint
 from regbench.grid import Manifest
 from regbench.members import build, fit, load
@@ -37,7 +37,7 @@ def claims(manifest: Manifest) -> Claims:
         *(
             (entry.card.attack, entry.card.arguments)
             for entries in manifest.attacks.values()
-            for entry in entries.values()
+            for entry in entries
         ),
     ]
     networks = [(card.model.architecture, card.model.arguments) for card in cards]
@@ -45,13 +45,13 @@ def claims(manifest: Manifest) -> Claims:
 
 
 def passed_before(wanted: Claims) -> bool:
-    """Check `wanted` in a process of its own unless that has passed before; tell whether it holds."""
+    """Check `wanted` in a process of its own, unless it has passed before; tell if it holds."""
     references = [reference for reference, _ in (*wanted.built, *wanted.networks)]
     key = hashlib.sha256(f"{wanted.text()} {fingerprint(references)}".encode()).hexdigest()[:16]
     stamp = STAMPS / f"checked-{key}"
     if not stamp.exists():
         command = [sys.executable, "-W", "ignore", "-m", "regbench.check", "-"]
-        done = subprocess.run(command, input=wanted.text(), text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, input=wanted.text(), text=True, check=False)
         if done.returncode:
             return False
         stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,9 @@ def _distinct(pairs: list[tuple[str, dict[str, Any]]]) -> tuple[tuple[str, dict[
 def main() -> None:
     """Read claims as JSON and check them."""
     parser = argparse.ArgumentParser(prog="python -m regbench.check", description=__doc__)
-    parser.add_argument("claims", help="JSON text, the path of a JSON file, or - for standard input")
+    parser.add_argument(
+        "claims", help="JSON text, the path of a JSON file, or - for standard input"
+    )
     arguments = parser.parse_args()
     text = sys.stdin.read() if arguments.claims == "-" else arguments.claims
     check(Claims.read(text))

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from regbench.errors import UserError, program
 from regbench.grid import Manifest, Run
 
-NAMES = ("dataset", "model", "regularizer", "method", "attack")
 Rows = dict[str, pd.DataFrame]
 
 
@@ -66,17 +65,21 @@ def _verdicts(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     table = _read(pq.read_table, Path(path))
     about = (table.schema.metadata or {}).get(b"regbench")
     if about is None:
-        raise UserError(f"'{path}' is not a verdict file of regbench.attack; delete it and run again")
+        raise UserError(
+            f"'{path}' is not a verdict file of regbench.attack; delete it and run again"
+        )
     return table.to_pandas(), json.loads(about)
 
 
 def _evaluations(
     manifest: Manifest, run: Run, about: dict[str, Any]
 ) -> Iterator[dict[str, object]]:
-    for name, told in about["attacks"].items():
-        entry = manifest.attacks[run.dataset][name]
+    for entry in manifest.attacks[run.dataset]:
+        told = about["attacks"].get(entry.name)
+        if told is None:
+            continue
         yield {
-            "attack": name,
+            "attack": entry.name,
             "label": entry.label,
             "suite": entry.suite,
             "epsilon": entry.card.arguments["epsilon"],
@@ -114,14 +117,14 @@ def _order(manifest: Manifest) -> dict[str, list[str]]:
         "model": [run.model for run in manifest.runs],
         "regularizer": [run.regularizer for run in manifest.runs],
         "method": [run.label for run in manifest.runs],
-        "attack": [name for entries in manifest.attacks.values() for name in entries],
+        "attack": [one.name for entries in manifest.attacks.values() for one in entries],
     }
     return {column: list(dict.fromkeys(values)) for column, values in columns.items()}
 
 
 def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True)
-    for column in table.columns.intersection(NAMES):
+    for column in table.columns.intersection(list(order)):
         table[column] = pd.Categorical(table[column].astype(str), order[column], ordered=True)
     return table
 
@@ -146,7 +149,9 @@ def main() -> None:
     for name, table in tables.items():
         table.to_parquet(arguments.out / f"{name}.parquet", compression="zstd", index=False)
     done = len(tables["runs"])
-    print(f"{arguments.out}: {done} of {len(manifest.runs)} runs, {len(tables['verdicts'])} verdicts")
+    print(
+        f"{arguments.out}: {done} of {len(manifest.runs)} runs, {len(tables['verdicts'])} verdicts"
+    )
 
 
 if __name__ == "__main__":

@@ -19,15 +19,17 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    WithJsonSchema,
 )
 
 FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
+EXPONENT = r"^\d+(\.\d+)?[eE][+-]?\d+$"
 IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
 def number(value: Any) -> Any:
-    """Return `8/255` as a float; whatever is no fraction, as it came."""
+    """Return `8/255` and `5e-4`, which YAML takes for a text, as a float; else what came."""
+    if isinstance(value, str) and re.match(EXPONENT, value):
+        return float(value)
     if isinstance(value, str) and re.match(FRACTION, value):
         top, bottom = (Fraction(part.strip()) for part in value.split("/"))
         if bottom == 0:
@@ -54,17 +56,17 @@ def _nothing_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": FRACTION}]}
-Number = Annotated[float, BeforeValidator(number), WithJsonSchema(NUMBER_SCHEMA)]
-Radius = Annotated[Number, AfterValidator(_radius)]
-Share = Annotated[Number, Field(gt=0, lt=1), WithJsonSchema(NUMBER_SCHEMA)]
+Text = Annotated[str, Field(pattern=f"{FRACTION}|{EXPONENT}")]
+WRITTEN = BeforeValidator(number, json_schema_input_type=float | Text)
+Radius = Annotated[float, AfterValidator(_radius), WRITTEN]
+Share = Annotated[float, Field(gt=0, lt=1), WRITTEN]
 Name = Annotated[str, Field(pattern=IDENTIFIER)]
 
 
 class Section(BaseModel):
     """What all sections share: an unknown key is an error, nothing is coerced silently."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Training(Section):
@@ -72,13 +74,13 @@ class Training(Section):
 
     epochs: PositiveInt | None = Field(None, description="passes over the training images")
     batch_size: PositiveInt | None = Field(None, description="images per step, m")
-    learning_rate: Annotated[PositiveFloat, BeforeValidator(number)] | None = None
-    momentum: Annotated[float, BeforeValidator(number), Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[NonNegativeFloat, BeforeValidator(number)] | None = None
+    learning_rate: Annotated[PositiveFloat, WRITTEN] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1), WRITTEN] | None = None
+    weight_decay: Annotated[NonNegativeFloat, WRITTEN] | None = None
     milestones: list[Share] | None = Field(
         None, description="shares of the epochs from which on the rate is divided once more"
     )
-    decay: Annotated[PositiveFloat, BeforeValidator(number)] | None = Field(
+    decay: Annotated[PositiveFloat, WRITTEN] | None = Field(
         None, description="what the rate is multiplied by at each milestone"
     )
     crop_padding: NonNegativeInt | None = Field(
@@ -93,7 +95,7 @@ class Training(Section):
 class Member(BaseModel):
     """An entry whose further keys are the parameters of the class that it names."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     label: str | None = Field(None, description="how tables and figures call it")
 
     @property
@@ -109,7 +111,12 @@ class Regularizer(Member):
     training: Training = Training()
 
 
-Regularizers = dict[Name, Annotated[Regularizer, BeforeValidator(_nothing_is_empty)]]
+Regularizers = dict[
+    Name,
+    Annotated[
+        Regularizer, BeforeValidator(_nothing_is_empty, json_schema_input_type=Regularizer | None)
+    ],
+]
 
 
 class Attack(Member):
@@ -132,8 +139,13 @@ class Model(Member):
     regularizers: Regularizers = {}
 
 
-Models = dict[Name, Annotated[Model, BeforeValidator(_nothing_is_empty)]]
-Suite = dict[Name, Annotated[Attack, BeforeValidator(_nothing_is_empty)]]
+Models = dict[
+    Name, Annotated[Model, BeforeValidator(_nothing_is_empty, json_schema_input_type=Model | None)]
+]
+Suite = dict[
+    Name,
+    Annotated[Attack, BeforeValidator(_nothing_is_empty, json_schema_input_type=Attack | None)],
+]
 Suites = dict[Name, Annotated[Suite, Field(min_length=1)]]
 
 

@@ -33,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: no such file, not YAML, not a mapping, or a duplicate key.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -47,7 +47,7 @@ class _Strict(yaml.SafeLoader):
     """The safe loader, which by itself lets the last of two equal keys win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index] and key != "<<":
                 line = node.value[index][0].start_mark.line + 1
@@ -74,7 +74,7 @@ def _known_beside(path: tuple[int | str, ...]) -> list[str]:
     at: dict[str, Any] = schema
     for part in path[:-1]:
         named = at.get("properties", {}).get(part)
-        free = next(iter(at.get("patternProperties", {}).values()), {})
+        free: dict[str, Any] = next(iter(at.get("patternProperties", {}).values()), {})
         at = named or free
         options = [at, *at.get("anyOf", [])]
         pointer = next((one["$ref"] for one in options if "$ref" in one), None)

@@ -1,4 +1,4 @@
-"""The grid: what the config chooses of what the rules declare, as cells with a card and a path each.
+"""The grid: what the config chooses of what the rules declare, as cells with card and path.
 
 Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY/ and, in there,
 SUITE-KEY.parquet. KEY is the hash of the card, so experiments share the cells they agree on.
@@ -86,6 +86,7 @@ class Run(Card):
 class AttackEntry(Card):
     """How one attack of the config is called, and what it is."""
 
+    name: str
     label: str
     suite: str
     card: AttackCard
@@ -103,7 +104,7 @@ class Manifest(Card):
 
     experiment: str
     runs: tuple[Run, ...]
-    attacks: dict[str, dict[str, AttackEntry]]
+    attacks: dict[str, tuple[AttackEntry, ...]]
     suites: dict[str, SuiteCard]
 
 
@@ -203,9 +204,7 @@ def _levels(experiment: Experiment, task: _Task) -> dict[str, list[Regularizer]]
     return levels
 
 
-def _declared(
-    declared: dict[str, Declared], name: str, levels: list[Regularizer]
-) -> Declared:
+def _declared(declared: dict[str, Declared], name: str, levels: list[Regularizer]) -> Declared:
     rule = next((one.regularizer for one in levels if one.regularizer), name)
     if rule not in declared:
         raise UserError(
@@ -264,7 +263,8 @@ def _training(sections: list[Training], dataset: str, name: str) -> TrainingCard
     except ValidationError as error:
         key = error.errors()[0]["loc"][0]
         raise UserError(
-            f"config: training.{key} is set nowhere for {name} on {dataset}; set it under `training:`"
+            f"config: training.{key} is set nowhere for {name} on {dataset}; set it under"
+            " `training:`"
         ) from error
 
 
@@ -278,7 +278,7 @@ def _cost(rule: Declared, hyperparameters: dict[str, Any], batch_size: int) -> f
         ) from error
 
 
-def _attack_entries(experiment: Experiment, task: _Task) -> dict[str, AttackEntry]:
+def _attack_entries(experiment: Experiment, task: _Task) -> tuple[AttackEntry, ...]:
     suites = task.data.attacks or experiment.attacks
     entries: dict[str, AttackEntry] = {}
     for suite, attacks in suites.items():
@@ -289,8 +289,10 @@ def _attack_entries(experiment: Experiment, task: _Task) -> dict[str, AttackEntr
                     f" '{entries[name].suite}'; give one of them another name"
                 )
             card = task.suites[suite].attacks[name]
-            entries[name] = AttackEntry(label=attack.label or name, suite=suite, card=card)
-    return entries
+            entries[name] = AttackEntry(
+                name=name, label=attack.label or name, suite=suite, card=card
+            )
+    return tuple(entries.values())
 
 
 def _refuse_twins(runs: list[Run]) -> None:
@@ -305,12 +307,13 @@ def _refuse_twins(runs: list[Run]) -> None:
 
 
 def _refuse_unknown_gap(
-    experiment: Experiment, attacks: dict[str, dict[str, AttackEntry]]
+    experiment: Experiment, attacks: dict[str, tuple[AttackEntry, ...]]
 ) -> None:
     for dataset, entries in attacks.items():
+        known = [entry.name for entry in entries]
         for name in experiment.gap or ():
-            if name not in entries:
+            if name not in known:
                 raise UserError(
                     f"config: gap names the attack '{name}', which {dataset} does not have"
-                    f"{did_you_mean(name, entries)}"
+                    f"{did_you_mean(name, known)}"
                 )

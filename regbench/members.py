@@ -112,6 +112,7 @@ def source(reference: str) -> Path:
         spec = None
     if spec is None or spec.origin is None:
         raise UserError(
-            f"no module '{module_name}' (wanted by '{reference}'); is it installed, or on PYTHONPATH?"
+            f"no module '{module_name}' (wanted by '{reference}'); is it installed, or on"
+            " PYTHONPATH?"
         )
     return Path(spec.origin)

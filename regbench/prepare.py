@@ -31,7 +31,7 @@ class Data(NamedTuple):
     scale: int
 
     def split(self, name: str, device: torch.device, images: int | None = None) -> Split:
-        """Return the split `train`, `validation` or `test`, or its first `images` images, on `device`."""
+        """Return `train`, `validation` or `test`, or its first `images` images, on `device`."""
         with safe_open(self.path, framework="pt") as file:
             stop = slice(images)
             x = file.get_slice(f"x_{name}")[stop].to(device)
@@ -83,7 +83,9 @@ def prepare(card: DataCard, root: Path, download: bool, out: Path) -> None:
     }
     about = {"scale": str(images.scale), "classes": str(images.classes), "card": card.text()}
     save_file(tensors, out, about)
-    sizes = ", ".join(f"{len(tensors[f'y_{part}'])} {part}" for part in ("train", "validation", "test"))
+    sizes = ", ".join(
+        f"{len(tensors[f'y_{part}'])} {part}" for part in ("train", "validation", "test")
+    )
     print(f"{out}: {sizes} images of shape {tuple(x.shape[1:])}")
 
 

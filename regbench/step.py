@@ -10,7 +10,7 @@ from regbench import ascent
 
 
 class Objective(NamedTuple):
-    """What a training loss returns: both scalars, `penalty` weighted already; their sum is minimised."""
+    """What a training loss returns: two scalars whose sum is minimised, `penalty` with its λ."""
 
     cross_entropy: Tensor
     penalty: Tensor
@@ -60,7 +60,7 @@ class Step:
         return ascent.input_gradient(self.model, x, target, loss)
 
     def fgsm(self) -> Tensor:
-        """Return clip₀₁(x + ε · sign ∇ₓCE), the FGSM images of the whole batch (Goodfellow 2015)."""
+        """Return clip₀₁(x + ε · sign ∇ₓCE), the batch's FGSM images (Goodfellow 2015)."""
         return ascent.clip(self.x + self.epsilon * self.gradient(self.x, self.y).sign())
 
     def project(self, x_adv: Tensor) -> Tensor:

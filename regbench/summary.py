@@ -5,9 +5,10 @@ import pandas as pd
 from regbench.rows import Rows
 
 READING = """\
-Accuracy in percent on {images}, mean ± standard deviation over seeds, of the weights
-with the {checkpoint} validation accuracy under I-FGSM. A 95 % Wilson interval for each run is in `results.csv`.
-{radii}
+Accuracy in percent on {images}: mean ± standard deviation
+over seeds, of the weights with the {checkpoint} validation accuracy under I-FGSM.
+Each run's 95 % Wilson interval is in `results.csv`. {radii}
+
 `passes`: forward+backward passes per image and training step, a measure of cost that knows no
 machine; `train (s)`: seconds of one training on the machine below, validation left out.
 A difference column is in percentage points: what single-step accuracy promises and
@@ -37,7 +38,9 @@ def summary(rows: Rows, tidy: pd.DataFrame, table: pd.DataFrame) -> str:
 def reading(tidy: pd.DataFrame) -> str:
     """Return what the columns mean and on how many images."""
     counts = tidy.groupby(["dataset", "split", "n"], observed=True).size().reset_index()
-    images = ", ".join(f"{row.n} {row.split} images of {row.dataset}" for row in counts.itertuples())
+    images = ", ".join(
+        f"{row.n} {row.split} images of {row.dataset}" for row in counts.itertuples()
+    )
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
@@ -45,17 +48,19 @@ def reading(tidy: pd.DataFrame) -> str:
 
 
 def origin(rows: Rows) -> str:
-    """Return machines, versions and commits as a list, each value with the number of runs it is of."""
+    """Return machines, versions and commits as a list, each with its number of runs."""
     columns = ["device", "threads", "platform", "python", "torch", "torchvision", "robustbench"]
     columns += ["pyautoattack", "numpy", "commit", "dirty"]
     lines = [f"* {column}: {_counted(rows.runs[column])}" for column in columns]
     hours = (rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum())
-    lines.append(f"* time: {hours[0]:.0f} s of training, {hours[1]:.0f} s of attacking, all runs added")
+    lines.append(
+        f"* time: {hours[0]:.0f} s of training, {hours[1]:.0f} s of attacking, all runs added"
+    )
     return "\n".join(lines)
 
 
 def notes(tidy: pd.DataFrame) -> str:
-    """Return a list of failed runs and of the attacks' warnings, or a line that says there are none."""
+    """Return failed runs and the attacks' warnings as a list, or that there are none."""
     lines = [
         f"* {row.method}, seed {row.seed}: {row.status}"
         for row in tidy.drop_duplicates(["dataset", "model", "regularizer", "seed"]).itertuples()
@@ -63,7 +68,8 @@ def notes(tidy: pd.DataFrame) -> str:
     ]
     warned = tidy[tidy["warnings"] != ""]
     lines += [
-        f"* {row.method}, seed {row.seed}, {row.label}: {row.warnings}" for row in warned.itertuples()
+        f"* {row.method}, seed {row.seed}, {row.label}: {row.warnings}"
+        for row in warned.itertuples()
     ]
     return "\n".join(lines) or "Nothing."
 

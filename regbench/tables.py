@@ -65,7 +65,9 @@ def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
 def main() -> None:
     """Read the command line and write the tables beside the rows."""
     parser = argparse.ArgumentParser(prog="python -m regbench.tables", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the report's folder, with regbench.collect's rows")
+    parser.add_argument(
+        "folder", type=Path, help="the report's folder, with regbench.collect's rows"
+    )
     parser.add_argument(
         "--gap", nargs=2, metavar="ATTACK", help="add the accuracy under the first minus the second"
     )
@@ -75,7 +77,9 @@ def main() -> None:
     table = accuracy(over_seeds(tidy), arguments.gap)
     tidy.to_csv(folder / "results.csv", index=False)
     table.to_csv(folder / "accuracy.csv", index=False)
-    (folder / "accuracy.md").write_text(table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8")
+    (folder / "accuracy.md").write_text(
+        table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8"
+    )
     (folder / "accuracy.tex").write_text(latex(table), encoding="utf-8")
     (folder / "summary.md").write_text(summary(rows, tidy, table), encoding="utf-8")
 

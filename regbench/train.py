@@ -53,7 +53,9 @@ def line(row: Epoch) -> str:
     )
 
 
-def record(card: RunCard, trained: Trained, device: torch.device, seconds: float) -> dict[str, object]:
+def record(
+    card: RunCard, trained: Trained, device: torch.device, seconds: float
+) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
     curve = trained.curve
     best = max(curve, key=lambda row: row["validation_ifgsm"])
@@ -84,9 +86,7 @@ def main() -> None:
     parser.add_argument("card", help="a run card: JSON text, or the path of a card.json")
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)"
-    )
+    parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     card, device = RunCard.read(arguments.card), devices.pick(arguments.device)
     started = time.perf_counter()

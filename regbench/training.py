@@ -33,7 +33,8 @@ class Trained(NamedTuple):
     """What a training leaves.
 
     Attributes:
-        best: weights of the epoch with the highest validation accuracy under I-FGSM, the first of equals.
+        best: weights of the epoch with the highest validation accuracy under I-FGSM, the first of
+            equals.
         last: weights of the last epoch.
         curve: one row per epoch.
         status: `ok`, or what went wrong, in a few words.
@@ -113,15 +114,15 @@ def judge(model: nn.Module, held_out: Split, epsilon: float, steps: int) -> dict
 def _steps(
     card: RunCard, model: nn.Module, train: Split, order: torch.Generator, noise: torch.Generator
 ) -> Iterator[Step]:
-    """One epoch of mini-batches in a new order; the last may be smaller, as in the authors' loader."""
+    """One epoch of mini-batches in a new order; the last may be smaller, as with the authors."""
     permutation = torch.randperm(len(train.y), generator=order).to(train.y.device)
-    for rows in permutation.split(card.training.batch_size):
+    for rows in torch.split(permutation, card.training.batch_size):
         x = augment(train.x[rows], card.training, noise)
         yield Step(model, x, train.y[rows], card.epsilon, noise)
 
 
 def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Tensor:
-    """Return the images, (m, C, H, W), each randomly cropped from its zero-padded self and flipped."""
+    """Return the images, (m, C, H, W), each cropped from its zero-padded self and flipped."""
     count, _, height, width = x.shape
     if settings.crop_padding:
         pad = settings.crop_padding

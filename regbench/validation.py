@@ -19,7 +19,9 @@ def accuracy(model: nn.Module, split: Split, batch_size: int = 500) -> float:
     return hits.item() / len(split.y)
 
 
-def ifgsm(model: nn.Module, split: Split, epsilon: float, steps: int, batch_size: int = 500) -> Split:
+def ifgsm(
+    model: nn.Module, split: Split, epsilon: float, steps: int, batch_size: int = 500
+) -> Split:
     """Return the split under I-FGSM: `steps` steps of ε/steps, no random start (Kurakin 2017)."""
     model.eval()
     images = []
@@ -33,4 +35,4 @@ def ifgsm(model: nn.Module, split: Split, epsilon: float, steps: int, batch_size
 
 
 def _batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(split.x.split(size), split.y.split(size), strict=True)
+    return zip(torch.split(split.x, size), torch.split(split.y, size), strict=True)

@@ -17,7 +17,7 @@ class Verdicts(NamedTuple):
     """What an attack did to each of n images; every tensor is (n,).
 
     Attributes:
-        prediction: label given to the adversarial image, or to the image itself if that is wrong already.
+        prediction: label given to the adversarial image; to the image, if that is wrong already.
         correct: whether it is the true label, so that the mean is the (robust) accuracy.
         distance: L∞ distance of the adversarial image, at most ε.
         loss: cross entropy there, the highest of the restarts.
@@ -36,8 +36,8 @@ class Verdicts(NamedTuple):
 def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed: int) -> Verdicts:
     """Return the verdicts of `attack` on `images`.
 
-    The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here. Images that the
-    model gets wrong already are not attacked; a restart tries only those that withstood so far.
+    The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here. Images that
+    the model gets wrong already are not attacked; a restart tries only those that withstood so far.
 
     Args:
         model: frozen and in eval mode.
@@ -54,7 +54,7 @@ def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed
         for _ in range(attack.restarts):
             left = state["correct"].nonzero().squeeze(1)
             size = max(len(left), 1) if attack.whole else batch_size
-            for rows in left.split(size) if len(left) else ():
+            for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
                 x_adv = project(attack(model, x, y, generator).detach(), x, attack.epsilon)
                 _keep_worst(state, rows, _seen(model, x_adv, y, x, batch_size))
@@ -66,7 +66,7 @@ def _seen(
     model: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor, batch_size: int
 ) -> dict[str, Tensor]:
     with torch.no_grad():
-        logits = torch.cat([model(part) for part in x_adv.split(batch_size)])
+        logits = torch.cat([model(part) for part in torch.split(x_adv, batch_size)])
     prediction = logits.argmax(1)
     return {
         "prediction": prediction,

@@ -92,7 +92,9 @@ class Bench:
 
     def data_card(self, wildcards: Wildcards) -> str:
         """Return the card of a prepared data set."""
-        return self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"].card.data.text()
+        return self._data[
+            f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"
+        ].card.data.text()
 
     def suite_card(self, wildcards: Wildcards) -> str:
         """Return the card of the suite of attacks that judges a run."""
@@ -145,7 +147,7 @@ class Bench:
 
     @cached_property
     def manifest_path(self) -> str:
-        """Where the manifest lies for the collecting stages; its name is the hash of its content."""
+        """Where the manifest lies for the collecting stages, its name a hash of its content."""
         path = STAMPS / f"{self.name}-{self.manifest.key}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,9 @@ class Bench:
     def files(self) -> list[str]:
         """Every file that a training or an attack leaves for the collecting stages."""
         leaves = [
-            f"{run.folder}/{name}" for run in self.manifest.runs for name in ("curve.csv", "run.json")
+            f"{run.folder}/{name}"
+            for run in self.manifest.runs
+            for name in ("curve.csv", "run.json")
         ]
         return leaves + [path for run in self.manifest.runs for path in run.verdicts.values()]
 
@@ -187,5 +191,5 @@ def _gpus() -> int:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return 0
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
     return listed.stdout.count("GPU ")

@@ -9,14 +9,14 @@ rule attack:
         last=f"{RUN}/last.safetensors",
     output:
         f"{RUN}/{{suite}}-{{key}}.parquet",
-    params:
-        card=bench.suite_card,
-        code=bench.attack_code,
-        folder=lambda wildcards, input: Path(input.card).parent,
     log:
         f"{RUN}/{{suite}}-{{key}}.log",
     resources:
         gpu=bench.gpu,
+    params:
+        card=bench.suite_card,
+        code=bench.attack_code,
+        folder=lambda wildcards, input: Path(input.card).parent,
     shell:
         "python -m regbench.attack {params.card:q} --run {params.folder:q}"
         " --data {input.data:q} --out {output:q} > {log:q} 2>&1"

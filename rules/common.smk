@@ -22,3 +22,8 @@ workflow.global_resources.setdefault("gpu", bench.gpus)
 
 resource_scopes:
     gpu="local",
+
+
+# Jobs run in the environment that runs Snakemake. Only `--sdm apptainer` looks at this: an image of
+# your own in which `pip install regbench` was done.
+container: os.environ.get("REGBENCH_IMAGE", "docker://regbench")

@@ -4,10 +4,10 @@
 rule data:
     output:
         "results/{dataset}/data-{key}.safetensors",
+    log:
+        "results/{dataset}/data-{key}.log",
     params:
         card=bench.data_card,
         code=bench.data_code,
-    log:
-        "results/{dataset}/data-{key}.log",
     shell:
         "python -m regbench.prepare {params.card:q} --out {output:q} > {log:q} 2>&1"

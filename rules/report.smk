@@ -19,14 +19,15 @@ rule tables:
             labels={"table": "{table}"},
         ),
         TABLES[3:],
-    params:
-        gap=bench.gap,
-        code=bench.code("regbench.tables", "regbench.rows", "regbench.summary"),
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True
+    params:
+        folder=lambda wildcards, input: Path(input[0]).parent,
+        gap=bench.gap,
+        code=bench.code("regbench.tables", "regbench.rows", "regbench.summary"),
     shell:
-        "python -m regbench.tables {REPORTS:q} {params.gap} > {log:q} 2>&1"
+        "python -m regbench.tables {params.folder:q} {params.gap} > {log:q} 2>&1"
 
 
 rule figures:
@@ -34,23 +35,27 @@ rule figures:
         ROWS,
     output:
         report(FIGURES, category="Figures", caption="../reports/figures.rst"),
-    params:
-        code=bench.code("regbench.figures", "regbench.rows", *bench.modules("figures")),
     log:
         f"results/logs/{bench.name}-figures.log",
     localrule: True
+    params:
+        folder=lambda wildcards, input: Path(input[0]).parent,
+        code=bench.code("regbench.figures", "regbench.rows", *bench.modules("figures")),
     shell:
-        "python -m regbench.figures {REPORTS:q} > {log:q} 2>&1"
+        "python -m regbench.figures {params.folder:q} > {log:q} 2>&1"
 
 
 # Everything above the verdicts drawn anew from what lies here, finished or not: it asks for no
 # file, so it can train nothing, and it needs no GPU.
 rule report_figures:
+    log:
+        f"results/logs/{bench.name}-report_figures.log",
+    localrule: True
     params:
+        reports=REPORTS,
         manifest=bench.manifest_path,
         gap=bench.gap,
-    localrule: True
     shell:
-        "python -m regbench.collect {params.manifest:q} --out {REPORTS:q} --partial"
-        " && python -m regbench.tables {REPORTS:q} {params.gap}"
-        " && python -m regbench.figures {REPORTS:q}"
+        "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
+        " && python -m regbench.tables {params.reports:q} {params.gap}"
+        " && python -m regbench.figures {params.reports:q}) > {log:q} 2>&1"

@@ -11,11 +11,12 @@ rule collect:
         bench.files,
     output:
         ROWS,
-    params:
-        manifest=bench.manifest_path,
-        code=bench.code("regbench.collect"),
     log:
         f"results/logs/{bench.name}-collect.log",
     localrule: True
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        manifest=bench.manifest_path,
+        code=bench.code("regbench.collect"),
     shell:
-        "python -m regbench.collect {params.manifest:q} --out {REPORTS:q} > {log:q} 2>&1"
+        "python -m regbench.collect {params.manifest:q} --out {params.folder:q} > {log:q} 2>&1"

@@ -12,16 +12,16 @@ rule train:
         curve=f"{RUN}/curve.csv",
         record=f"{RUN}/run.json",
         card=f"{RUN}/card.json",
-    params:
-        card="",
-        code=bench.training_code,
-        folder=lambda wildcards, output: Path(output.card).parent,
     log:
         f"{RUN}/train.log",
     wildcard_constraints:
         regularizer=r"(?!)",
     resources:
         gpu=bench.gpu,
+    params:
+        card="",
+        code=bench.training_code,
+        folder=lambda wildcards, output: Path(output.card).parent,
     shell:
         "python -m regbench.train {params.card:q}"
         " --data {input.data:q} --out {params.folder:q} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""`autoattack` for RobustBench, which imports it under that name but is published with `pyautoattack`.
+"""`autoattack` for RobustBench, which imports that name but is published with `pyautoattack`.
 
 RobustBench 1.1.1 imports `autoattack` (not on PyPI) and asks pip for `pyautoattack`, the same
 attacks under another interface. This package gives the latter the interface of the former
@@ -17,7 +17,7 @@ __all__ = ["AutoAttack"]
 
 
 class AutoAttack(pyautoattack.AutoAttack):
-    """pyautoattack's AutoAttack under the names that RobustBench calls; the attacks are untouched."""
+    """pyautoattack's AutoAttack under the names that RobustBench calls, its attacks untouched."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         state_path: Path | None = None,
         batch_size: int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Return the adversarial images, (n, C, H, W) in [0, 1]; with `return_labels` the predictions too."""
+        """Return the adversarial images; with `return_labels`, the predictions too."""
         x_adv, y_adv = super().run_standard_evaluation(
             x_orig, y_orig, batch_size=batch_size or bs, state_path=state_path
         )

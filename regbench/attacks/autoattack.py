@@ -51,7 +51,7 @@ class AutoAttack(Attack):
 
 
 class _Warnings(logging.Handler):
-    """Turns AutoAttack's log lines of level WARNING into Python warnings, the others into progress."""
+    """Turns what AutoAttack logs as a warning into a Python warning."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:

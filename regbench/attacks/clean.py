@@ -17,7 +17,11 @@ class Clean(Attack):
     epsilon: float = 0.0
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator  # noqa: ARG002
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         """Return the images as they are."""
         return x

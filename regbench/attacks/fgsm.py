@@ -16,7 +16,11 @@ class FGSM(Attack):
     """x + ε · sign ∇ₓCE (Goodfellow 2015, arXiv:1412.6572)."""
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator  # noqa: ARG002
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         """Return the images after the step."""
         return x + self.epsilon * input_gradient(model, x, y, cross_entropy).sign()

@@ -1,4 +1,4 @@
-"""Data sets: one file each, a frozen dataclass that returns `Images` when called with the data root."""
+"""Data sets: one file each, a frozen dataclass that, called with the data root, gives `Images`."""
 
 from typing import NamedTuple
 

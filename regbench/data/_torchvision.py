@@ -26,8 +26,8 @@ def images(source: Any, root: Path, download: bool) -> Images:
         test = source(root, train=False, download=download)
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(
-            f"{source.__name__} is not whole under '{root}' ({error}); set data_root in the config or"
-            " REGBENCH_DATA to where it lies, or `download: true` to fetch it"
+            f"{source.__name__} is not whole under '{root}' ({error}); set data_root in the config"
+            " or REGBENCH_DATA to where it lies, or `download: true` to fetch it"
         ) from error
     return Images(
         _nchw(train.data), np.asarray(train.targets, np.int64),

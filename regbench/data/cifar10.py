@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets import CIFAR10 as Source
+from torchvision import datasets
 
 from regbench.data import Images
 from regbench.data._torchvision import images
@@ -17,4 +17,4 @@ class CIFAR10:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/cifar-10-batches-py, or downloaded there."""
-        return images(Source, root, download)
+        return images(datasets.CIFAR10, root, download)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets import FashionMNIST as Source
+from torchvision import datasets
 
 from regbench.data import Images
 from regbench.data._torchvision import images
@@ -17,4 +17,4 @@ class FashionMNIST:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/FashionMNIST/raw, or downloaded there."""
-        return images(Source, root, download)
+        return images(datasets.FashionMNIST, root, download)

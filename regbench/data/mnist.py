@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets import MNIST as Source
+from torchvision import datasets
 
 from regbench.data import Images
 from regbench.data._torchvision import images
@@ -17,4 +17,4 @@ class MNIST:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/MNIST/raw, or downloaded there."""
-        return images(Source, root, download)
+        return images(datasets.MNIST, root, download)

@@ -15,7 +15,9 @@ from regbench.rows import load as load_rows
 def main() -> None:
     """Read the command line and draw the figures beside the rows."""
     parser = argparse.ArgumentParser(prog="python -m regbench.figures", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the report's folder, with regbench.collect's rows")
+    parser.add_argument(
+        "folder", type=Path, help="the report's folder, with regbench.collect's rows"
+    )
     folder = parser.parse_args().folder
     os.environ["SOURCE_DATE_EPOCH"] = "0"  # no date in a PDF: the same rows give the same file
     mpl.use("Agg")

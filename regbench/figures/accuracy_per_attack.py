@@ -16,7 +16,13 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     table["task"] = table["dataset"].astype(str) + ", " + table["model"].astype(str)
     labels = table.sort_values("attack")["label"].unique()
     methods = table["method"].cat.categories
-    common = {"x": "label", "y": "accuracy (%)", "hue": "method", "order": labels, "hue_order": methods}
+    common = {
+        "x": "label",
+        "y": "accuracy (%)",
+        "hue": "method",
+        "order": labels,
+        "hue_order": methods,
+    }
     grid = sns.catplot(
         table, **common, col="task", col_wrap=1, kind="bar", errorbar=None,
         palette=colours(methods), height=3.2, aspect=2.4, legend_out=False,
@@ -29,4 +35,5 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     grid.set_axis_labels("", "accuracy (%)")
     grid.set(ylim=(0, 100))
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(methods), title=None)
-    return grid.figure
+    figure: Figure = grid.figure
+    return figure

@@ -1,6 +1,5 @@
 """What training saw after each epoch."""
 
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -19,9 +18,11 @@ PANELS = {
 
 def learning_curves(rows: Rows) -> Figure:
     """Return validation accuracy and losses against the epoch: mean and range over seeds."""
-    curves = rows.curves.assign(task=rows.curves["dataset"].astype(str) + ", " + rows.curves["model"].astype(str))
+    curves = rows.curves.assign(
+        task=rows.curves["dataset"].astype(str) + ", " + rows.curves["model"].astype(str)
+    )
     long = curves.melt(["task", "method", "seed", "epoch"], list(PANELS), "quantity")
-    long["quantity"] = pd.Categorical(long["quantity"].map(PANELS), PANELS.values(), ordered=True)
+    long["quantity"] = long["quantity"].map(PANELS)
     methods = rows.curves["method"].cat.categories
     grid = sns.relplot(
         long, x="epoch", y="value", hue="method", row="task", col="quantity",
@@ -32,4 +33,5 @@ def learning_curves(rows: Rows) -> Figure:
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
     grid.set_axis_labels("epoch", "")
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=len(methods), title=None)
-    return grid.figure
+    figure: Figure = grid.figure
+    return figure

@@ -34,6 +34,10 @@ def robustness_against_cost(rows: Rows) -> Figure:
         axes.set_xticks([1, 2, 3, 5, 10, 20, 40], minor=False)
     grid.set_titles("{col_name}")
     label = means["label"].iloc[0]
-    grid.set_axis_labels("forward+backward passes per image and step", f"accuracy under {label} (%)")
-    grid.add_legend()
-    return grid.figure
+    grid.set_axis_labels(
+        "forward+backward passes per image and step", f"accuracy under {label} (%)"
+    )
+    handles, names = axes.get_legend_handles_labels()
+    grid.add_legend(dict(zip(names, handles, strict=True)))
+    figure: Figure = grid.figure
+    return figure

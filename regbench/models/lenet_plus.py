@@ -1,6 +1,6 @@
 """LeNet+, the paper's network for MNIST."""
 
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["LeNetPlus"]
 
@@ -27,7 +27,3 @@ class LeNetPlus(nn.Sequential):
             nn.ReLU(),
             nn.Linear(1024, classes),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (m, K), of images in [0, 1], (m, C, H, W)."""
-        return super().forward(x)  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
 """A small convolutional network for 8×8 images, batch-normalised."""
 
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["SmallCNN"]
 
@@ -30,7 +30,3 @@ class SmallCNN(nn.Sequential):
             nn.ReLU(),
             nn.Linear(4 * width, classes),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (m, K), of images in [0, 1], (m, C, H, W)."""
-        return super().forward(x)  # type: ignore[no-any-return]

@@ -13,14 +13,16 @@ __all__ = ["SATR2"]
 
 @dataclass(frozen=True)
 class SATR2:
-    """CE(f(x_FGSM), y) + λ · meanᵢ ‖f(x_FGSM) − f(x_RFGSM)‖₂² (arXiv:2002.00614, SAT-R2; R-MGM 2019).
+    """CE(f(x_FGSM), y) + λ · meanᵢ ‖f(x_FGSM) − f(x_RFGSM)‖₂² (arXiv:2002.00614, SAT-R2).
 
     x_RFGSM = clip₀₁(x + α·sign N + ε·sign g), N standard normal, g the gradient at x + α·sign N.
+    The term's first name was R-MGM (Vivek 2019).
 
     Attributes:
         weight: λ.
         alpha: α, length of the random step, L∞.
-        projected: bring x_RFGSM back into the ε-ball, which it leaves by up to α; the authors do not.
+        projected: bring x_RFGSM back into the ε-ball, which it leaves by up to α; the authors'
+            code does not.
     """
 
     weight: NonNegativeFloat

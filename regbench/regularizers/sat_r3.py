@@ -14,10 +14,10 @@ __all__ = ["SATR3"]
 
 @dataclass(frozen=True)
 class SATR3:
-    """CE(x_high) + λ · max(0, CE(x_low) − τ · CE(x_high)), on batch means (arXiv:2002.00614, SAT-R3).
+    """CE(x_high) + λ · max(0, CE(x_low) − τ · CE(x_high)), on batch means.
 
-    x′ = clip₀₁(x + α·sign N), N standard normal; x_low and x_high go ε_low and ε_high from x′ along
-    the sign of one gradient, taken at x′.
+    This is SAT-R3 of arXiv:2002.00614. x′ = clip₀₁(x + α·sign N), N standard normal; x_low and
+    x_high go ε_low and ε_high from x′ along the sign of one gradient, taken at x′.
 
     Attributes:
         weight: λ.
@@ -25,7 +25,8 @@ class SATR3:
         alpha: α, length of the random step, L∞.
         epsilon_low: ε_low.
         epsilon_high: ε_high.
-        projected: bring both back into the ε-ball, which they may leave by α; the authors do not.
+        projected: bring both back into the ε-ball, which they may leave by α; the authors' code
+            does not.
     """
 
     weight: NonNegativeFloat

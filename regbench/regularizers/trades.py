@@ -14,7 +14,7 @@ __all__ = ["TRADES"]
 
 @dataclass(frozen=True)
 class TRADES:
-    """CE(f(x), y) + β · KL(p(x) ‖ p(x′)), x′ climbing that KL (Zhang 2019, arXiv:1901.08573, eq. 5).
+    """CE(f(x), y) + β · KL(p(x) ‖ p(x′)), x′ climbing that KL (arXiv:1901.08573, eq. 5).
 
     Attributes:
         weight: β, 1/λ of the paper.

@@ -1,0 +1,49 @@
+"""How much of a run's time was training and attacking, and how much was everything else."""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from regbench.errors import program
+
+
+def computing(results: Path, since: float) -> float:
+    """Return the seconds of training and attacking in the files made under `results` after `since`.
+
+    Interpreters, imports, reading and writing do not count.
+    """
+    records = [file for file in results.glob("*/*/*/*/run.json") if file.stat().st_mtime >= since]
+    seconds = sum(json.loads(file.read_text(encoding="utf-8"))["seconds"] for file in records)
+    for file in results.glob("*/*/*/*/*.parquet"):
+        if file.stat().st_mtime >= since:
+            about = json.loads(pq.read_schema(file).metadata[b"regbench"])
+            seconds += sum(told["seconds"] for told in about["attacks"].values())
+    return float(seconds)
+
+
+def main() -> None:
+    """Read the command line and print one line."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.overhead", description=__doc__)
+    parser.add_argument("--since", type=float, required=True, help="when the run began, Unix time")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that were used")
+    arguments = parser.parse_args()
+    wall = time.time() - arguments.since
+    busy = computing(arguments.results, arguments.since)
+    if not busy:
+        print("Nothing had to be trained or attacked.")
+        return
+    whole = wall * arguments.cores
+    print(
+        f"{wall:.0f} s on {arguments.cores} cores, of whose {whole:.0f} core-seconds {busy:.0f}"
+        f" ({busy / whole:.0%}) were training and attacking; interpreters, imports, DAG, tables,"
+        f" figures and idle cores took {1 - busy / whole:.0%}."
+    )
+
+
+if __name__ == "__main__":
+    program(main)

@@ -1,0 +1,74 @@
+"""Tiny models and small batches, on one thread; every test that draws is seeded."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regbench.prepare import Split
+
+torch.set_num_threads(1)
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4))
+
+
+def stochastic() -> nn.Module:
+    """Answers differently in train mode, for it normalises by the batch and drops out."""
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Dropout(0.4),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
+
+
+NETWORKS = {"plain": plain, "stochastic": stochastic}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    """A network for images of shape (2, 4, 4) and 4 classes, float64, fresh for each test."""
+    torch.manual_seed(1)
+    model = NETWORKS[request.param]().double()
+    model[0].weight.data.mul_(4)  # curved enough for the sign of the gradient to change on the way
+    for statistic, value in ((name, b) for name, b in model.named_buffers() if b.dim()):
+        value.uniform_(*((-0.2, 0.2) if "mean" in statistic else (0.5, 1.5)))
+    return model
+
+
+@pytest.fixture
+def batch() -> Callable[..., tuple[Tensor, Tensor]]:
+    """`batch(m, seed)`: m images of shape (2, 4, 4), float64, and labels below 4."""
+
+    def draw(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(count, 2, 4, 4, dtype=torch.float64, generator=generator)
+        # some pixels are exactly 0 or 1, so that the clip to [0, 1] is seen
+        return (1.4 * x - 0.2).clamp(0, 1), torch.randint(4, (count,), generator=generator)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def classifier() -> tuple[nn.Module, Split]:
+    """A trained network, frozen, in eval mode, and 16 images of shape (1, 4, 4) in 10 classes."""
+    torch.manual_seed(2)
+    prototypes = torch.rand(10, 1, 4, 4)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(96, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def draw(count: int) -> Split:
+        y = torch.randint(10, (count,))
+        return Split((prototypes[y] + 0.2 * torch.randn(count, 1, 4, 4)).clamp(0, 1), y)
+
+    for _ in range(100):
+        x, y = draw(64)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False), draw(16)

@@ -1,0 +1,378 @@
+"""Attacks against independent implementations, and the referee against attacks that cheat."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+import autoattack
+import pytest
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from regbench.ascent import input_gradient, margin, project
+from regbench.attacks import Attack
+from regbench.attacks.autoattack import AutoAttack
+from regbench.attacks.clean import Clean
+from regbench.attacks.fgsm import FGSM
+from regbench.attacks.pgd import PGD
+from regbench.prepare import Split
+from regbench.verdicts import Verdicts, judge
+
+EPSILON = 0.1
+
+
+def stream(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- FGSM, PGD, the margin loss -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.3])
+def test_fgsm_gives_the_images_of_torchattacks(epsilon, classifier):
+    model, (x, y) = classifier
+    proposal = FGSM(epsilon=epsilon)(model, x, y, stream())
+    expected = torchattacks.FGSM(model, eps=epsilon)(x, y)
+    torch.testing.assert_close(project(proposal, x, epsilon), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("start_radius", [0.0, 1.0])
+def test_pgd_gives_the_images_of_torchattacks(start_radius, classifier):
+    model, (x, y) = classifier
+    attack = PGD(epsilon=0.2, steps=7, step_size=0.06, start_radius=start_radius)
+    images = attack(model, x, y, stream(5))
+    torch.manual_seed(5)  # torchattacks draws its start from the global stream
+    reference = torchattacks.PGD(model, eps=0.2, alpha=0.06, steps=7, random_start=start_radius > 0)
+    torch.testing.assert_close(images, reference(x, y), rtol=0, atol=1e-6)
+    assert (images - x).abs().max() == pytest.approx(0.2)
+
+
+def test_pgd_starts_within_the_share_of_epsilon_that_is_asked_for(classifier):
+    model, (x, y) = classifier
+    attack = PGD(epsilon=0.2, steps=1, step_size=1e-9, start_radius=0.25)
+    moved = (attack(model, x, y, stream()) - x).abs()
+    assert 0.045 < moved.max() <= 0.05 + 1e-6
+
+
+def test_margin_loss_equals_its_formula():
+    logits = 40 * torch.randn(20, 5, dtype=torch.float64, generator=stream())
+    y = torch.arange(20) % 5
+    expected = 0.0
+    for row, label in zip(logits.tolist(), y.tolist(), strict=True):
+        best_wrong = max(z for j, z in enumerate(row) if j != label)
+        expected -= max(0.0, row[label] - best_wrong + 50)
+    assert margin(logits, y).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_pgd_climbs_the_margin_loss_when_asked_to(classifier):
+    model, (x, y) = classifier
+    attack = PGD(epsilon=0.2, steps=1, step_size=0.2, start_radius=0, loss="margin")
+    expected = (x + 0.2 * input_gradient(model, x, y, margin).sign()).clamp(0, 1)
+    images = attack(model, x, y, stream())
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+    assert not images.equal(FGSM(epsilon=0.2)(model, x, y, stream()).clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def linear() -> tuple[nn.Module, Split, Tensor]:
+    """f(x) = Wx + b with 2 classes, 200 images that the ball keeps in (0, 1), and their margins."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).requires_grad_(False)
+    x = 0.2 + 0.6 * torch.rand(200, 1, 3, 3)
+    model[1].bias.sub_(model(x).mean(0))
+    z = model(x)
+    y = z.argmax(1)
+    y[:20] = 1 - y[:20]  # some are wrong from the start
+    return model, Split(x, y), (z[:, 1] - z[:, 0]) * (2 * y - 1)
+
+
+LINEAR_ATTACKS = [
+    FGSM(epsilon=EPSILON),
+    PGD(epsilon=EPSILON, steps=20, step_size=0.02),
+    PGD(epsilon=EPSILON, steps=20, step_size=0.02, loss="margin"),
+]
+
+
+@pytest.mark.parametrize("attack", LINEAR_ATTACKS, ids=["FGSM", "PGD", "PGD-CW"])
+def test_on_a_linear_model_exactly_the_images_in_reach_are_fooled(attack, linear):
+    model, images, margins = linear
+    correct = judge(model, attack, images, batch_size=64, seed=0).correct
+    w0, w1 = model[1].weight
+    robust = margins > EPSILON * (w1 - w0).abs().sum()
+    assert correct.equal(robust)
+    assert 20 < robust.sum() < 160
+
+
+# --- the referee ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Attack):
+    """Proposes what it is told to, and remembers which images it was given."""
+
+    propose: Callable[[Tensor, Tensor], Tensor]
+    given: list[Tensor] = field(default_factory=list)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        self.given.append(x.flatten().clone())
+        return self.propose(x, y)
+
+
+class Greedy(Scripted):
+    whole: ClassVar[bool] = True
+
+
+class Threshold(nn.Module):
+    """Images of one pixel p: label 1 if p > `at`, else label 0."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = at
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = 10 * (x.flatten(1) - self.at)
+        return torch.cat((-score, score), 1)
+
+
+def pixels(*values: float, label: int = 1) -> Split:
+    return Split(torch.tensor(values).view(-1, 1, 1, 1), torch.full((len(values),), label))
+
+
+def test_an_attack_that_leaves_the_ball_is_clipped_and_its_success_recounted():
+    images = pixels(0.55, 0.9, 0.65)
+    told = judge(
+        Threshold(0.5), Scripted(epsilon=EPSILON, propose=lambda x, y: x - 5), images, 10, 0
+    )
+    assert told.correct.tolist() == [False, True, True]
+    torch.testing.assert_close(told.distance, torch.full((3,), EPSILON))
+    # score 10 · (0.8 − 0.5) after the clip: the loss is the clipped image's, too
+    assert told.loss[1].item() == pytest.approx(torch.tensor(-6.0).exp().log1p().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("at", "start", "label", "step"), [(-0.1, 0.1, 1, -5), (1.1, 0.9, 0, 5)])
+def test_an_attack_that_leaves_the_range_of_images_is_clipped(at, start, label, step):
+    # the threshold lies in the ball, but outside [0, 1]
+    attack = Scripted(epsilon=0.5, propose=lambda x, y: x + step)
+    told = judge(Threshold(at), attack, pixels(start, label=label), 10, 0)
+    assert told.correct.item()
+    assert told.distance.item() == pytest.approx(0.1)
+
+
+@pytest.mark.xfail(strict=True, reason="NaN is classified as label 0, so NaN fools all others")
+def test_an_attack_that_returns_nan_fools_nobody():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x * torch.nan)
+    told = judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
+    assert told.correct.all()
+    assert (told.distance <= EPSILON).all()
+    assert told.loss.isfinite().all()
+
+
+def test_an_attack_that_returns_infinity_is_clipped():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x - torch.inf)
+    told = judge(Threshold(0.5), attack, pixels(0.9, 0.55), 10, 0)
+    assert told.correct.tolist() == [True, False]
+    torch.testing.assert_close(told.distance, torch.full((2,), EPSILON))
+
+
+@pytest.mark.xfail(strict=True, reason="the ball is drawn around what the attack left of x")
+def test_an_attack_that_overwrites_its_input_is_held_to_the_original():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x.zero_())
+    assert judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0).correct.all()
+
+
+@pytest.mark.xfail(strict=True, reason="success is counted against what the attack left of y")
+def test_an_attack_that_overwrites_the_labels_is_held_to_the_original():
+    def forge(x: Tensor, y: Tensor) -> Tensor:
+        y.zero_()
+        return x
+
+    attack = Scripted(epsilon=EPSILON, propose=forge)
+    assert judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0).correct.all()
+
+
+def test_images_already_wrong_are_not_attacked_and_stay_as_they_are():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x + 5)  # would put the first right
+    told = judge(Threshold(0.5), attack, pixels(0.45, 0.9, 0.2), 10, 0)
+    assert torch.cat(attack.given).tolist() == pytest.approx([0.9])
+    assert told.correct.tolist() == [False, True, False]
+    assert told.prediction.tolist() == [0, 1, 0]
+    assert told.distance[[0, 2]].tolist() == [0, 0]
+
+
+def test_nothing_is_attacked_if_all_images_are_wrong():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x)
+    assert not judge(Threshold(0.5), attack, pixels(0.1, 0.2), 10, 0).correct.any()
+    assert not attack.given
+
+
+def test_a_restart_tries_only_the_survivors():
+    # each try fools the lowest pixel of those it is given
+    attack = Scripted(epsilon=1, restarts=4, propose=lambda x, y: torch.where(x == x.min(), 0.0, x))
+    told = judge(Threshold(0.5), attack, pixels(0.6, 0.8, 0.7), 10, 0)
+    given = [sorted(images.tolist()) for images in attack.given]
+    assert [len(images) for images in given] == [3, 2, 1]  # and no fourth: nobody is left
+    assert given[1] == pytest.approx([0.7, 0.8])
+    assert not told.correct.any()
+
+
+def test_the_worst_restart_is_kept():
+    steps = iter((-0.01, -0.03, -0.02))
+    attack = Scripted(epsilon=EPSILON, restarts=3, propose=lambda x, y: x + next(steps))
+    told = judge(Threshold(0.5), attack, pixels(0.6), 10, 0)
+    assert told.distance.item() == pytest.approx(0.03, rel=1e-4)
+    score = 10 * (0.6 - 0.03 - 0.5)
+    assert told.loss.item() == pytest.approx(
+        torch.tensor(-2 * score).exp().log1p().item(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [(Scripted, [2, 2, 1]), (Greedy, [5])])
+def test_batches_are_the_callers_unless_the_attack_wants_the_whole(kind, sizes):
+    attack = kind(epsilon=EPSILON, propose=lambda x, y: x)
+    judge(Threshold(0.5), attack, pixels(0.6, 0.7, 0.8, 0.9, 1.0), 2, 0)
+    assert [len(images) for images in attack.given] == sizes
+
+
+def test_an_attacks_warnings_are_kept_each_once():
+    def warn(x: Tensor, y: Tensor) -> Tensor:
+        warnings.warn("something is odd", RuntimeWarning, stacklevel=1)
+        return x
+
+    attack = Scripted(epsilon=EPSILON, propose=warn)
+    assert judge(Threshold(0.5), attack, pixels(0.6, 0.7), 1, 0).warnings == ("something is odd",)
+
+
+ATTACKS = {
+    "clean": Clean(),
+    "FGSM": FGSM(epsilon=EPSILON),
+    "I-FGSM": PGD(epsilon=EPSILON, steps=5, step_size=EPSILON / 5, start_radius=0),
+    "PGD": PGD(epsilon=EPSILON, steps=5, step_size=0.04, restarts=2),
+    "PGD-CW": PGD(epsilon=EPSILON, steps=5, step_size=0.04, loss="margin"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_verdicts_hold_together(name, linear):
+    model, images, _ = linear
+    attack = ATTACKS[name]
+    clean = judge(model, Clean(), images, 64, 0)
+    told = judge(model, attack, images, 64, 0)
+    assert told.distance.max() <= attack.epsilon + 1e-6
+    assert told.correct.equal(told.prediction == images.y)
+    assert not (told.correct & ~clean.correct).any()  # robust accuracy is at most the clean one
+    assert (told.loss >= clean.loss).all()
+    assert told.warnings == ()
+    again = judge(model, attack, images, 64, 0)
+    assert all(a.equal(b) for a, b in zip(told[:4], again[:4], strict=True))
+
+
+def test_another_seed_gives_another_start(classifier):
+    model, images = classifier
+    attack = PGD(epsilon=0.2, steps=1, step_size=1e-6)
+    losses = [judge(model, attack, images, 16, seed).loss for seed in (0, 0, 1)]
+    assert losses[0].equal(losses[1])
+    assert not losses[0].equal(losses[2])
+
+
+def test_restarts_differ_and_never_raise_the_accuracy(linear):
+    model, images, _ = linear
+    survivors = [
+        judge(
+            model, PGD(epsilon=0.3, steps=1, step_size=1e-6, restarts=tries), images, 64, 0
+        ).correct
+        for tries in (1, 2, 4, 8)
+    ]
+    for fewer, more in pairwise(survivors):
+        assert not (more & ~fewer).any()
+    assert survivors[-1].sum() < survivors[0].sum()
+
+
+# --- AutoAttack -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def withstood(classifier) -> Verdicts:
+    """Verdicts of AutoAttack where a few images survive; Square's 5,000 queries take seconds."""
+    model, images = classifier
+    return judge(model, AutoAttack(epsilon=EPSILON), images, 4, seed=6)
+
+
+def test_autoattack_agrees_with_the_class_that_robustbench_runs(withstood, classifier):
+    model, (x, y) = classifier
+    torch.manual_seed(99)  # the global stream has no say
+    # as robustbench.eval.benchmark calls it, but for the seed
+    direct = autoattack.AutoAttack(
+        model, norm="Linf", eps=EPSILON, version="standard", device="cpu", log_path=None, seed=6
+    )
+    x_adv = direct.run_standard_evaluation(x, y, bs=500)
+    logits = model(x_adv)
+    assert withstood.prediction.equal(logits.argmax(1))
+    fooled = ~withstood.correct
+    distance = (x_adv - x).abs().flatten(1).amax(1)
+    torch.testing.assert_close(withstood.distance[fooled], distance[fooled], rtol=0, atol=1e-6)
+    loss = nn.functional.cross_entropy(logits, y, reduction="none")
+    torch.testing.assert_close(withstood.loss, loss, rtol=0, atol=1e-5)
+
+
+def test_autoattack_is_stronger_than_pgd_and_stays_in_the_ball(withstood, classifier):
+    model, images = classifier
+    pgd = judge(model, PGD(epsilon=EPSILON, steps=20, step_size=0.02), images, 16, 0)
+    assert not (withstood.correct & ~pgd.correct).any()
+    assert 0 < withstood.correct.sum() < judge(model, Clean(), images, 16, 0).correct.sum()
+    assert withstood.distance.max() <= EPSILON + 1e-6
+
+
+def test_autoattack_repeats_exactly_for_a_seed(classifier):
+    model, images = classifier
+    runs = []
+    for number, seed in enumerate((6, 6, 7)):
+        torch.manual_seed(number)  # the global stream has no say
+        runs.append(judge(model, AutoAttack(epsilon=0.3), images, 16, seed))
+    assert all(a.equal(b) for a, b in zip(runs[0][:4], runs[1][:4], strict=True))
+    assert not runs[0].loss.equal(runs[2].loss)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Importing from timm.models:DeprecationWarning")
+def test_robustbench_runs_the_very_class_that_is_run_here():
+    import robustbench.eval  # noqa: PLC0415  (slow, and warns while it is imported)
+
+    assert robustbench.eval.AutoAttack is autoattack.AutoAttack
+
+
+class Wrapped(nn.Module):
+    """The network behind something that is done to its input."""
+
+    def __init__(self, model: nn.Module, before: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.before = model, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(self.before(x))
+
+
+DEFENCES = {
+    "quantised input": (
+        lambda x: (4 * x).round() / 4,
+        ("zero gradient", "Square Attack has decreased"),
+    ),
+    "random input": (lambda x: x + 0.01 * torch.randn_like(x), ("randomized defense",)),
+    "none": (lambda x: x, ()),
+}
+
+
+@pytest.mark.parametrize("defence", DEFENCES)
+def test_what_autoattack_warns_of_is_kept_with_the_verdicts(defence, classifier):
+    model, images = classifier
+    before, messages = DEFENCES[defence]
+    told = judge(Wrapped(model, before), AutoAttack(epsilon=0.5), images, 16, 0)
+    assert len(told.warnings) >= len(messages)
+    assert bool(told.warnings) == bool(messages)
+    assert all(any(message in heard for heard in told.warnings) for message in messages)
+    assert not logging.getLogger("auto-attack").handlers  # it hears no other model's

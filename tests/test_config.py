@@ -1,0 +1,200 @@
+"""The config: what is refused, and in which words."""
+
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from regbench.config import Experiment, number
+from regbench.configfile import parse, read
+from regbench.errors import UserError, did_you_mean
+from regbench.grid import Declared, resolve
+
+ROOT = Path(__file__).parents[1]
+
+DECLARED = {
+    name: Declared(name, name.upper(), f"regbench.regularizers.{name}", hyperparameters, cost)
+    for name, hyperparameters, cost in (
+        ("natural", {}, lambda h, m: 1),
+        ("sat_r1", {"weight": 0.2, "steps": 10}, lambda h, m: 2 + (h["steps"] + 1) / m),
+    )
+}
+
+
+@pytest.fixture
+def config():
+    """A config that resolves."""
+    return {
+        "experiment": "test",
+        "seeds": [0, 1],
+        "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.1},
+        "regularizers": {"natural": None, "sat_r1": {"weight": 0.5}},
+        "attacks": {"white_box": {"clean": None, "fgsm": None}},
+        "datasets": {
+            "digits": {"epsilon": "8/255", "validation": 97, "models": {"small_cnn": None}}
+        },
+    }
+
+
+def set_at(config, path, value):
+    """Return a copy of `config` in which `path`, dotted, holds `value`."""
+    changed = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    at = changed
+    for part in parents:
+        at[part] = at.get(part) or {}
+        at = at[part]
+    at[last] = value
+    return changed
+
+
+def test_fractions_are_numbers():
+    assert number("8/255") == pytest.approx(8 / 255)
+    assert number("0.4/255") == pytest.approx(0.4 / 255)
+    assert number("eight") == "eight"
+
+
+def test_resolves(config):
+    manifest = resolve(parse(config), DECLARED)
+    assert [(run.regularizer, run.seed) for run in manifest.runs] == [
+        ("natural", 0),
+        ("natural", 1),
+        ("sat_r1", 0),
+        ("sat_r1", 1),
+    ]
+    run = manifest.runs[2]
+    assert run.card.epsilon == pytest.approx(8 / 255)
+    assert run.card.regularizer.hyperparameters == {"weight": 0.5, "steps": 10}
+    assert run.cost == pytest.approx(2 + 11 / 32)
+    assert list(run.verdicts) == ["white_box"]
+
+
+def test_lower_levels_win(config):
+    config = set_at(config, "datasets.digits.regularizers.sat_r1", {"steps": 3})
+    config = set_at(config, "datasets.digits.models.small_cnn.regularizers.sat_r1.weight", 7)
+    config = set_at(config, "datasets.digits.models.small_cnn.training.epochs", 9)
+    config = set_at(config, "regularizers.sat_r1.training.learning_rate", "1/20")
+    card = resolve(parse(config), DECLARED).runs[2].card
+    assert card.regularizer.hyperparameters == {"weight": 7, "steps": 3}
+    assert card.training.epochs == 9
+    assert card.training.learning_rate == pytest.approx(0.05)
+    assert card.training.milestones == (0.25, 0.5, 0.75)
+
+
+def test_other_hyperparameters_are_another_folder(config):
+    one = resolve(parse(config), DECLARED)
+    two = resolve(parse(set_at(config, "regularizers.sat_r1.weight", 0.6)), DECLARED)
+    folders = [[run.folder for run in manifest.runs] for manifest in (one, two)]
+    assert folders[0][:2] == folders[1][:2]
+    assert not set(folders[0][2:]) & set(folders[1][2:])
+
+
+REFUSED = {
+    "unknown key": ("sedes", [0], "unknown key 'sedes'; did you mean 'seeds'?"),
+    "unknown nested key": (
+        "datasets.digits.training",
+        {"epoch": 3},
+        "unknown key 'datasets.digits.training.epoch'; did you mean 'epochs'?",
+    ),
+    "unknown key of a network": (
+        "datasets.digits.models.small_cnn.training",
+        {"batchsize": 3},
+        "did you mean 'batch_size'?",
+    ),
+    "pixel ε": ("datasets.digits.epsilon", 8, "'datasets.digits.epsilon': ε must lie in [0, 1]"),
+    "pixel ε, the fix": ("datasets.digits.epsilon", 8, "write 8/255"),
+    "negative ε": ("datasets.digits.epsilon", -0.1, "ε must lie in [0, 1], got -0.1"),
+    "ε of an attack": ("attacks.white_box.fgsm", {"epsilon": 16}, "write 16/255"),
+    "ε that is no number": ("datasets.digits.epsilon", "1/0", "divides by zero"),
+    "an infinite rate": ("training.learning_rate", float("inf"), "'training.learning_rate'"),
+    "negative epochs": ("training.epochs", -3, "'training.epochs': Input should be greater than 0"),
+    "no epochs": ("training.epochs", None, "training.epochs is set nowhere"),
+    "duplicate seed": ("seeds", [1, 1], "seed 1 is given twice"),
+    "no seed": ("seeds", [], "'seeds'"),
+    "no regularizer": ("regularizers", {}, "'regularizers'"),
+    "no data set": ("datasets", {}, "'datasets'"),
+    "no network": ("datasets.digits.models", {}, "'datasets.digits.models'"),
+    "unknown data set": (
+        "datasets",
+        {"digit": {"epsilon": 0.1, "validation": 9, "models": {"small_cnn": None}}},
+        "unknown data set 'digit'; did you mean 'digits'?",
+    ),
+    "unknown network": (
+        "datasets.digits.models",
+        {"smal_cnn": None},
+        "unknown model 'smal_cnn'; did you mean 'small_cnn'?",
+    ),
+    "unknown regularizer": (
+        "regularizers",
+        {"sat_r4": None},
+        "no rule declares the regularizer 'sat_r4'; did you mean 'sat_r1'?",
+    ),
+    "unchosen regularizer": (
+        "datasets.digits.regularizers",
+        {"sat_r": {"weight": 1}},
+        "sets 'sat_r', which `regularizers:` does not choose; did you mean 'sat_r1'?",
+    ),
+    "unknown attack": (
+        "attacks.white_box",
+        {"fgms": None},
+        "unknown attack 'fgms'; did you mean 'fgsm'?",
+    ),
+    "one attack twice": ("attacks.other", {"fgsm": None}, "already in suite 'white_box'"),
+    "unknown gap": ("gap", ["fgsm", "pdg"], "gap names the attack 'pdg'"),
+    "twins": (
+        "regularizers",
+        {"sat_r1": None, "again": {"regularizer": "sat_r1"}},
+        "ask for the same training",
+    ),
+    "a path as a name": ("experiment", "../x", "'experiment'"),
+    "a list for a mapping": ("regularizers", ["natural"], "'regularizers'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_line(config, case):
+    path, value, words = REFUSED[case]
+    with pytest.raises(UserError) as error:
+        resolve(parse(set_at(config, path, value)), DECLARED)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_equal_keys_are_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("seeds: [1]\nseeds: [2]\n")
+    with pytest.raises(UserError, match="the key 'seeds' is given twice, line 2"):
+        read(file)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        read(file)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_config_of_the_repository_is_valid(path):
+    parse(read(path))
+
+
+def test_the_schema_file_is_current():
+    stored = json.loads((ROOT / "config/schema.json").read_text())
+    assert stored == Experiment.model_json_schema(), (
+        "python -m regbench.config > config/schema.json"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_schema_file_accepts_the_configs(path):
+    schema = json.loads((ROOT / "config/schema.json").read_text())
+    jsonschema.validate(read(path), schema)
+
+
+def test_did_you_mean_lists_what_is_known():
+    assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
+    assert did_you_mean("zzz", []) == ""

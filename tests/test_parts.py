@@ -1,0 +1,199 @@
+"""Cards, members, fingerprints, data, models, devices: the small parts that stages are made of."""
+
+import importlib
+import json
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from regbench import device, members
+from regbench.cards import DataCard, RunCard
+from regbench.errors import UserError
+from regbench.fingerprint import fingerprint
+from regbench.grid import PAPER_TRAINING
+from regbench.prepare import open_data, prepare
+
+DIGITS = {"source": "regbench.data.digits", "arguments": {}, "validation": 97, "split_seed": 0}
+
+
+@pytest.mark.parametrize("kind", ["data", "models", "regularizers", "attacks", "figures"])
+def test_each_file_offers_what_its_all_names(kind):
+    for name in members.names(kind):
+        module = importlib.import_module(f"regbench.{kind}.{name}")
+        assert len(module.__all__) == 1
+        member = members.load(f"regbench.{kind}.{name}")
+        assert member.__doc__, f"{kind}/{name} says nothing of itself"
+
+
+@pytest.mark.parametrize("name", members.names("regularizers"))
+def test_each_regularizer_has_a_rule(name):
+    rule = Path(__file__).parents[1] / f"rules/regularizers/{name}.smk"
+    assert f"regbench.regularizers.{name}:" in rule.read_text()
+
+
+@pytest.mark.parametrize("name", members.names("models"))
+def test_each_model_gives_finite_logits(name):
+    shape = (3, 32, 32) if name in {"resnet18", "wrn_28_10"} else (1, 28, 28)
+    model = members.build(f"regbench.models.{name}", {"shape": shape, "classes": 10})
+    logits = model.eval()(torch.rand(2, *shape))
+    assert logits.shape == (2, 10)
+    assert logits.isfinite().all()
+
+
+def test_a_card_is_the_same_text_whatever_the_order():
+    card = DataCard.model_validate(DIGITS)
+    again = DataCard.read(json.dumps(dict(reversed(DIGITS.items()))))
+    assert card.key == again.key
+    assert DataCard.read(card.text()) == card
+    assert card.model_copy(update={"split_seed": 1}).key != card.key
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nowhere/card.json", "cannot read the card 'nowhere/card.json': No such file"),
+        ("{}", "not a RunCard: data: Field required"),
+        ("{", "not a RunCard: the whole: Invalid JSON"),
+    ],
+)
+def test_a_wrong_card_is_one_line(text, words):
+    with pytest.raises(UserError, match=words):
+        RunCard.read(text)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something to build."""
+
+    steps: PositiveInt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"step": 1}, "unknown parameter 'step'; did you mean 'steps'?"),
+        ({}, "parameter 'steps' is missing"),
+        ({"steps": 0}, "'steps': Input should be greater than 0, got 0"),
+        ({"steps": "many"}, "'steps': Input should be a valid integer"),
+    ],
+)
+def test_wrong_arguments_are_one_line(monkeypatch, arguments, words):
+    monkeypatch.setattr(members, "load", lambda reference: Probe)
+    with pytest.raises(UserError) as error:
+        members.build("probe:Probe", arguments)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("no.such:Thing", "cannot import 'no.such'"),
+        ("regbench.regularizers.sat_r1:SATR2", "has no 'SATR2'; did you mean 'SATR1'?"),
+    ],
+)
+def test_what_is_not_there_is_one_line(reference, words):
+    with pytest.raises(UserError) as error:
+        members.load(reference)
+    assert words in str(error.value)
+
+
+def test_a_fingerprint_moves_with_meaning_only(tmp_path, monkeypatch):
+    prints = []
+    for number, text in enumerate(
+        (
+            '"""One."""\nx = 1\n',
+            '"""Another."""\n\n# comment\nx = 1\n',
+            '"""One."""\nx = 2\n',
+        )
+    ):
+        (tmp_path / f"probe{number}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        prints.append(fingerprint([f"probe{number}"]))
+    assert prints[0] == prints[1]
+    assert prints[0] != prints[2]
+
+
+def test_prepared_digits_are_whole_and_split_by_the_seed(tmp_path):
+    card = DataCard.model_validate(DIGITS)
+    prepare(card, Path("unused"), download=False, out=tmp_path / "a")
+    data = open_data(tmp_path / "a")
+    parts = {
+        name: data.split(name, torch.device("cpu")) for name in ("train", "validation", "test")
+    }
+    assert [len(part.y) for part in parts.values()] == [1200, 97, 500]
+    assert data.shape == (1, 8, 8)
+    assert data.classes == 10
+    images = torch.cat([part.x for part in parts.values()])
+    assert images.dtype == torch.float32
+    assert images.min() == 0
+    assert images.max() == 1
+    # scikit-learn's own images, each exactly once
+    digits = importlib.import_module("sklearn.datasets").load_digits()
+    ours = sorted(tuple(row) for row in (images * 16).flatten(1).int().tolist())
+    theirs = sorted(tuple(row) for row in digits.data.astype(int).tolist())
+    assert ours == theirs
+    prepare(card.model_copy(update={"split_seed": 1}), Path("unused"), False, tmp_path / "b")
+    other = open_data(tmp_path / "b").split("train", torch.device("cpu"))
+    assert not torch.equal(other.x, parts["train"].x)
+
+
+def test_too_large_a_validation_split_is_one_line(tmp_path):
+    card = DataCard.model_validate({**DIGITS, "validation": 1297})
+    with pytest.raises(UserError, match="validation: 1297 images asked for"):
+        prepare(card, Path("unused"), download=False, out=tmp_path / "a")
+
+
+def test_a_foreign_file_is_one_line(tmp_path):
+    (tmp_path / "a").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"is not a data file of regbench\.prepare"):
+        open_data(tmp_path / "a")
+
+
+def test_missing_torchvision_data_name_the_way_out(tmp_path):
+    card = DataCard(source="regbench.data.mnist", arguments={}, validation=9, split_seed=0)
+    with pytest.raises(UserError, match=r"MNIST is not whole under .*set data_root"):
+        prepare(card, tmp_path, download=False, out=tmp_path / "a")
+
+
+def test_a_missing_gpu_is_an_error_not_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.pick("auto").type == "cpu"
+    with pytest.raises(UserError, match="torch finds no GPU"):
+        device.pick("cuda")
+    with pytest.raises(UserError, match="must be auto, cpu or cuda"):
+        device.pick("tpu")
+
+
+def test_the_paper_divides_the_rate_by_5_25_and_125():
+    from regbench.cards import TrainingCard  # noqa: PLC0415
+    from regbench.training import learning_rate  # noqa: PLC0415
+
+    card = TrainingCard(epochs=20, batch_size=32, learning_rate=0.01, **PAPER_TRAINING)
+    rates = [learning_rate(card, epoch) for epoch in range(20)]
+    assert rates == pytest.approx([0.01] * 5 + [0.002] * 5 + [0.0004] * 5 + [0.00008] * 5)
+
+
+def test_import_robustbench_works_and_finds_our_autoattack():
+    code = "import robustbench.eval as e, autoattack as a; assert e.AutoAttack is a.AutoAttack"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_robustbench_benchmark_runs_on_our_networks(monkeypatch, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluation = importlib.import_module("robustbench.eval")
+    x, y = torch.rand(6, 3, 8, 8), torch.arange(6) % 10
+    monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *rest: (x, y))
+    monkeypatch.setattr(evaluation, "get_preprocessing", lambda *rest: None)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).eval()
+    hits = (model(x).argmax(1) == y).float().mean().item()
+    clean, robust = evaluation.benchmark(model, n_examples=6, eps=0.5, batch_size=6)
+    assert clean == pytest.approx(hits)
+    assert robust == 0.0

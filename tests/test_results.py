@@ -1,0 +1,131 @@
+"""From verdicts to tables and figures, on rows made up here."""
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from regbench import members
+from regbench.errors import UserError
+from regbench.figures import look
+from regbench.rows import Rows, over_seeds, results
+from regbench.summary import summary
+from regbench.tables import accuracy, latex, percent
+
+METHODS = ["natural", "FGSM-AT"]
+ATTACKS = ["fgsm", "clean", "auto_attack"]  # not in alphabetical order
+HITS = {"natural": (80, 90, 0), "FGSM-AT": (95, 85, 30)}  # of 100, by attack; one more per seed
+
+
+def categories(frame):
+    order = {"method": METHODS, "regularizer": METHODS, "attack": ATTACKS}
+    for column in frame.columns.intersection(["dataset", "model", *order]):
+        values = order.get(column, sorted(frame[column].unique()))
+        frame[column] = pd.Categorical(frame[column], values, ordered=True)
+    return frame
+
+
+@pytest.fixture
+def rows():
+    verdicts, evaluations, runs, curves = [], [], [], []
+    for method in METHODS:
+        for seed in range(3):
+            cell = {"dataset": "digits", "model": "net", "regularizer": method, "method": method}
+            cell["seed"] = seed
+            status = "ok" if seed else "diverged: the loss is NaN from epoch 2 on"
+            machine = dict.fromkeys(
+                ["device", "platform", "python", "torch", "torchvision", "robustbench"], "x"
+            )
+            machine |= {"pyautoattack": "1", "numpy": "2", "commit": "c", "dirty": False}
+            runs.append(
+                {**cell, "cost": 2.0, "train_seconds": 3.0 + seed, "seconds": 4.0, "threads": 1,
+                 "best_epoch": 2, "status": status, **machine}
+            )  # fmt: skip
+            curves += [
+                {**cell, "epoch": epoch, "loss": 1 / epoch, "penalty": 0.1,
+                 "validation_clean": 0.5, "validation_ifgsm": 0.4}
+                for epoch in (1, 2, 3)
+            ]  # fmt: skip
+            for attack, hits in zip(ATTACKS, HITS[method], strict=True):
+                correct = np.arange(100) < hits + seed
+                verdicts.append(pd.DataFrame({**cell, "attack": attack, "correct": correct}))
+                warned = "zero gradient" if attack == "auto_attack" else ""
+                evaluations.append(
+                    {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
+                     "epsilon": 0.1, "seconds": 1.0, "warnings": warned, "split": "test",
+                     "checkpoint": "best"}
+                )  # fmt: skip
+    frames = (pd.concat(verdicts), *(pd.DataFrame(part) for part in (evaluations, runs, curves)))
+    return Rows(*(categories(frame.reset_index(drop=True)) for frame in frames))
+
+
+def wilson(hits, count, z=1.959963984540054):
+    """Wilson's interval as Wilson wrote it (1927)."""
+    share = hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return middle - half, middle + half
+
+
+def test_one_row_per_run_and_attack_with_wilsons_interval(rows):
+    table = results(rows)
+    assert len(table) == 2 * 3 * 3
+    for row in table.itertuples():
+        hits = HITS[row.method][ATTACKS.index(row.attack)] + row.seed
+        assert (row.n, row.correct, row.accuracy) == (100, hits, hits / 100)
+        assert (row.low, row.high) == pytest.approx(wilson(hits, 100), abs=1e-12)
+
+
+def test_mean_and_sample_deviation_over_seeds(rows):
+    means = over_seeds(results(rows)).set_index(["method", "attack"])
+    assert means.loc[("FGSM-AT", "fgsm"), "mean"] == pytest.approx(0.96)
+    assert means.loc[("FGSM-AT", "fgsm"), "sd"] == pytest.approx(0.01)
+    assert means.loc[("natural", "clean"), "seeds"] == 3
+
+
+def test_the_table_keeps_the_configs_order_and_shows_the_gap(rows):
+    table = accuracy(over_seeds(results(rows)), ("fgsm", "auto_attack"))
+    assert list(table["method"]) == METHODS
+    assert list(table.columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − AUTO_ATTACK"]
+    assert table.loc[1, "AUTO_ATTACK"] == "31.0 ± 1.0"
+    assert table.loc[1, "FGSM − AUTO_ATTACK"] == "65.0"
+
+
+def test_an_unknown_gap_is_one_line(rows):
+    with pytest.raises(UserError, match=r"no attack 'fgms' here; did you mean 'fgsm'\?"):
+        accuracy(over_seeds(results(rows)), ("fgms", "clean"))
+
+
+def test_one_seed_has_no_spread():
+    assert percent(0.518, 0.009) == "51.8 ± 0.9"
+    assert percent(0.518, float("nan")) == "51.8"
+
+
+def test_latex_escapes_what_tex_would_choke_on(rows):
+    text = latex(accuracy(over_seeds(results(rows)), ("fgsm", "clean")))
+    assert r"AUTO\_ATTACK" in text
+    assert r"31.0 $\pm$ 1.0" in text
+    assert r"\toprule" in text
+
+
+def test_the_summary_shows_failures_warnings_and_counts(rows):
+    tidy = results(rows)
+    page = summary(rows, tidy, accuracy(over_seeds(tidy)))
+    assert "100 test images of digits" in page
+    assert "* FGSM-AT, seed 0: diverged: the loss is NaN from epoch 2 on" in page
+    assert "* natural, seed 2, AUTO_ATTACK: zero gradient" in page
+    assert "ε = 0.1" in page
+
+
+@pytest.mark.parametrize("name", members.names("figures"))
+def test_each_figure_draws_every_method(rows, name):
+    mpl.use("Agg")
+    look()
+    figure = members.load(f"regbench.figures.{name}")(rows)
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    shown = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert shown >= set(METHODS)
+    plt.close(figure)

@@ -1,0 +1,134 @@
+"""The training loop: seeds, schedule, selection, failure, augmentation."""
+
+import pytest
+import torch
+from torch import nn
+
+from regbench import training
+from regbench.cards import RunCard, TrainingCard
+from regbench.grid import PAPER_TRAINING
+from regbench.prepare import Split
+from regbench.regularizers.natural import Natural
+from regbench.step import Objective
+from regbench.training import augment, fit
+from regbench.validation import accuracy, ifgsm
+
+
+@pytest.fixture
+def card():
+    return RunCard.model_validate(
+        {
+            "data": {"source": "x", "arguments": {}, "validation": 1, "split_seed": 0},
+            "model": {"architecture": "x", "arguments": {}},
+            "regularizer": {"loss": "x", "hyperparameters": {}},
+            "epsilon": 0.1,
+            "training": {**PAPER_TRAINING, "epochs": 4, "batch_size": 8, "learning_rate": 0.1},
+            "seed": 3,
+        }
+    )
+
+
+@pytest.fixture
+def split():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 1, 4, 4, generator=generator)
+    return Split(x, (x.mean((1, 2, 3)) > 0.5).long())
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def run(card, split, loss=None):
+    return fit(card, network(), loss or Natural(), split, split, lambda row: None)
+
+
+def test_the_same_card_gives_the_same_weights_and_another_seed_others(card, split):
+    one, two = run(card, split), run(card, split)
+    other = run(card.model_copy(update={"seed": 4}), split)
+    assert all(torch.equal(one.last[name], two.last[name]) for name in one.last)
+    assert not all(torch.equal(one.last[name], other.last[name]) for name in one.last)
+
+
+def test_every_image_is_seen_once_per_epoch(card, split):
+    seen = []
+
+    def loss(step):
+        seen.append(step.x)
+        return Natural()(step)
+
+    run(card, split, loss)
+    assert [len(x) for x in seen[:3]] == [8, 8, 4]
+    epoch = torch.cat(seen[:3]).flatten(1)
+    assert sorted(epoch.sum(1).tolist()) == pytest.approx(
+        sorted(split.x.flatten(1).sum(1).tolist())
+    )
+
+
+def test_the_curve_holds_means_over_images(card, split):
+    def loss(step):
+        value = step.logits(step.x).sum() * 0 + len(step.y)  # 8, 8 and 4 for 20 images
+        return Objective(value, value * 0 + 1)
+
+    row = run(card, split, loss).curve[0]
+    assert row["cross_entropy"] == pytest.approx((8 * 8 + 8 * 8 + 4 * 4) / 20)
+    assert row["penalty"] == pytest.approx(1)
+    assert row["loss"] == pytest.approx(row["cross_entropy"] + 1)
+
+
+def test_the_first_best_epoch_is_kept(card, split, monkeypatch):
+    scores = iter([0.2, 0.7, 0.7, 0.1])
+    monkeypatch.setattr(
+        training, "judge", lambda *rest: {"validation_clean": 0.0, "validation_ifgsm": next(scores)}
+    )
+    weights = []
+    model = network()
+    trained = fit(
+        card, model, Natural(), split, split,
+        lambda row: weights.append({k: v.clone() for k, v in model.state_dict().items()}),
+    )  # fmt: skip
+    assert all(torch.equal(trained.best[name], weights[1][name]) for name in weights[1])
+    assert all(torch.equal(trained.last[name], weights[3][name]) for name in weights[3])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_as_a_result(card, split):
+    def loss(step):
+        value = step.logits(step.x).sum() * float("nan")
+        return Objective(value, value)
+
+    trained = run(card, split, loss)
+    assert trained.status == "diverged: the loss is NaN from epoch 1 on"
+    assert len(trained.curve) == 1
+
+
+def test_ifgsm_stays_in_the_ball_and_hurts(split):
+    model = network()
+    attacked = ifgsm(model, split, epsilon=0.1, steps=3)
+    assert (attacked.x - split.x).abs().max() <= 0.1 + 1e-6
+    assert attacked.x.min() >= 0
+    assert attacked.x.max() <= 1
+    assert accuracy(model, attacked) <= accuracy(model, split)
+
+
+def test_augmentation_crops_and_flips_whole_images():
+    x = torch.arange(1.0, 33.0).reshape(2, 1, 4, 4).repeat(512, 2, 1, 1)
+    card = TrainingCard(
+        **{**PAPER_TRAINING, "crop_padding": 1, "flip": True},
+        epochs=1, batch_size=1, learning_rate=1,
+    )  # fmt: skip
+    out = augment(x, card, torch.Generator().manual_seed(0))
+    assert out.shape == x.shape
+    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    views = torch.stack(
+        [
+            view
+            for top in range(3)
+            for left in range(3)
+            for crop in [padded[:, :, top : top + 4, left : left + 4]]
+            for view in (crop, crop.flip(3))
+        ]
+    )
+    matches = (views == out).flatten(2).all(2)
+    assert matches.any(0).all(), "an image that is no crop of its padded self"
+    assert matches.any(1).all(), "a crop or flip that never happens"

@@ -1,0 +1,332 @@
+"""The workflow itself, run by Snakemake on a copy of the repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "rules", "config", "profiles", "regbench", "reports")
+
+pytestmark = pytest.mark.workflow
+
+TINY = {
+    "experiment": "tiny",
+    "seeds": [0],
+    "gap": ["fgsm", "pgd"],
+    "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.1},
+    "regularizers": {"natural": None, "fgsm_at": None, "sat_r1": {"weight": 0.1, "steps": 2}},
+    "attacks": {
+        "white_box": {
+            "clean": {"images": 50},
+            "fgsm": {"images": 50},
+            "pgd": {"images": 50, "steps": 2, "step_size": 0.1},
+        },
+        "autoattack": {"autoattack": {"images": 4}},
+    },
+    "datasets": {
+        "digits": {"epsilon": 0.25, "validation": 897, "models": {"small_cnn": {"width": 2}}}
+    },
+}
+
+
+class Copy:
+    """A copy of the workflow in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in PARTS:
+            source = ROOT / part
+            take = shutil.copytree if source.is_dir() else shutil.copy
+            take(source, folder / part)
+        for stale in (folder / "reports").glob("*/"):
+            shutil.rmtree(stale)
+        self.configure(TINY)
+
+    def configure(self, config: dict, name: str = "tiny") -> None:
+        """Write a config file."""
+        (self.folder / f"config/{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def snakemake(self, *arguments: str, name: str = "tiny") -> subprocess.CompletedProcess:
+        """Run Snakemake there, the copy's regbench first on the path."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile"]
+        return subprocess.run(
+            [*command, f"config/{name}.yaml", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def jobs(self, *arguments: str, name: str = "tiny") -> dict[str, int]:
+        """Return the jobs of a dry-run, by rule."""
+        done = self.snakemake("-n", "--quiet", "rules", *arguments, name=name)
+        assert done.returncode == 0, done.stderr
+        found = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        return {rule: int(count) for rule, count in found if rule != "total"}
+
+    def readme_example(self) -> None:
+        """Do what README says under 'A regularizer of your own'."""
+        text = (ROOT / "README.md").read_text()
+        files = re.findall(
+            r"^`(\S+)`\n\n```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL
+        )
+        assert [Path(path).name for path, _ in files] == [
+            "logit_squeezing.py",
+            "logit_squeezing.smk",
+        ]
+        for path, content in files:
+            (self.folder / path).write_text(content)
+        chosen = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL).group(1))
+        more = {**TINY["regularizers"], **chosen["regularizers"]}
+        self.configure({**TINY, "regularizers": more})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy in which the tiny experiment has been run."""
+    copy = Copy(tmp_path_factory.mktemp("finished"))
+    done = copy.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return copy
+
+
+@pytest.fixture
+def copy(finished):
+    """The finished copy, its config put back as it was afterwards."""
+    finished.configure(TINY)
+    yield finished
+    finished.configure(TINY)
+
+
+def test_every_promised_file_is_there(finished):
+    reports = finished.folder / "reports/tiny"
+    for name in (
+        "summary.md", "accuracy.csv", "accuracy.md", "accuracy.tex", "results.csv",
+        "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
+        "figures/accuracy_per_attack.png", "figures/learning_curves.png",
+        "figures/robustness_against_cost.png",
+    ):  # fmt: skip
+        assert (reports / name).stat().st_size > 0, name
+    tidy = pd.read_csv(reports / "results.csv")
+    assert len(tidy) == 3 * 4
+    assert set(tidy["n"]) == {50, 4}
+    assert (tidy["low"] <= tidy["accuracy"]).all()
+    assert (tidy["accuracy"] <= tidy["high"]).all()
+    assert list(pd.read_csv(reports / "accuracy.csv")["method"]) == ["natural", "FGSM-AT", "SAT-R1"]
+
+
+def test_a_second_run_does_nothing(copy):
+    done = copy.snakemake()
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_new_weight_runs_only_its_cell(copy):
+    copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "sat_r1": {"weight": 0.7}}})
+    assert copy.jobs() == {
+        "train_sat_r1": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+    }  # fmt: skip
+
+
+def test_a_new_suite_trains_nothing(copy):
+    more = {**TINY["attacks"], "more": {"wide": {"attack": "fgsm", "epsilon": 0.5}}}
+    copy.configure({**TINY, "attacks": more})
+    assert copy.jobs() == {"attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1}
+
+
+def test_a_changed_loss_runs_only_its_cells(copy):
+    edited(copy, "regbench/regularizers/sat_r1.py", "self.weight * distance", "2 * distance")
+    try:
+        jobs = copy.jobs()
+    finally:
+        restored(copy, "regbench/regularizers/sat_r1.py")
+    assert jobs["train_sat_r1"] == 1
+    assert jobs["attack"] == 2
+    assert "train_natural" not in jobs
+
+
+def test_a_comment_runs_nothing(copy):
+    path = copy.folder / "regbench/training.py"
+    path.write_text("# a thought\n" + path.read_text())
+    try:
+        done = copy.snakemake()
+    finally:
+        restored(copy, "regbench/training.py")
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_changed_plot_trains_nothing(copy):
+    edited(copy, "regbench/figures/learning_curves.py", "height=2.6", "height=3.0")
+    try:
+        jobs = copy.jobs()
+    finally:
+        restored(copy, "regbench/figures/learning_curves.py")
+    assert jobs == {"figures": 1, "all": 1}
+
+
+def test_two_experiments_share_cells_and_never_overwrite(copy):
+    other = {**TINY, "experiment": "other", "seeds": [0]}
+    other["regularizers"] = {
+        "natural": None,
+        "strong": {"regularizer": "sat_r1", "weight": 9, "steps": 2},
+    }
+    copy.configure(other, "other")
+    assert copy.jobs(name="other") == {
+        "train_sat_r1": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+    }  # fmt: skip
+    assert copy.snakemake(name="other").returncode == 0
+    assert "Nothing to be done" in str(copy.snakemake().stderr)
+    assert "Nothing to be done" in str(copy.snakemake(name="other").stderr)
+    assert (copy.folder / "reports/other/summary.md").exists()
+
+
+def test_report_figures_redraws_without_training(copy):
+    run = next((copy.folder / "results/digits/small_cnn/natural").iterdir())
+    weights = run / "best.safetensors"
+    figure = copy.folder / "reports/tiny/figures/learning_curves.png"
+    aside = weights.rename(weights.with_suffix(".aside"))
+    before = figure.read_bytes()
+    figure.unlink()
+    try:
+        done = copy.snakemake("report_figures")
+    finally:
+        aside.rename(weights)
+    assert done.returncode == 0, done.stderr
+    assert figure.read_bytes() == before, "the same rows must give the same picture"
+    assert not weights.with_suffix(".aside").exists()
+
+
+def test_the_same_card_gives_the_same_weights(copy):
+    run = next((copy.folder / "results/digits/small_cnn/sat_r1").iterdir())
+    data = next((copy.folder / "results/digits").glob("data-*.safetensors"))
+    command = [sys.executable, "-m", "regbench.train", run / "card.json", "--data", data]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*command, "--out", copy.folder / "again"], check=True, env=environment, capture_output=True
+    )
+    again = copy.folder / "again"
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
+    assert json.loads((run / "run.json").read_text())["status"] == "ok"
+
+
+def test_the_readme_regularizer_joins_with_nothing_else_changed(tmp_path):
+    copy = Copy(tmp_path)
+    copy.readme_example()
+    jobs = copy.jobs()
+    assert jobs["train_logit_squeezing"] == 1
+    assert jobs["attack"] == 2 * 4
+    done = copy.snakemake("--until", "train_logit_squeezing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = next((tmp_path / "results/digits/small_cnn/logit_squeezing").iterdir())
+    card = json.loads((run / "card.json").read_text())
+    assert card["regularizer"]["hyperparameters"] == {"weight": 0.1}
+
+
+def test_the_readme_regularizer_runs_only_its_own_cells(copy):
+    copy.readme_example()
+    try:
+        jobs = copy.jobs()
+    finally:
+        for path in ("regbench/regularizers", "rules/regularizers"):
+            for file in (copy.folder / path).glob("logit_squeezing.*"):
+                file.unlink()
+    assert jobs == {
+        "train_logit_squeezing": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+    }  # fmt: skip
+
+
+def test_a_loss_from_outside_the_repository(copy, tmp_path):
+    package = copy.folder / "outside"
+    package.mkdir(exist_ok=True)
+    source = (ROOT / "regbench/regularizers/fgsm_at.py").read_text()
+    (package / "losses.py").write_text(source)
+    rule = (ROOT / "rules/regularizers/fgsm_at.smk").read_text()
+    rule = rule.replace("regbench.regularizers.fgsm_at:FGSMAT", "outside.losses:FGSMAT")
+    file = copy.folder / "rules/regularizers/outside.smk"
+    file.write_text(rule.replace("fgsm_at", "outside"))
+    copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "outside": None}})
+    try:
+        jobs = copy.jobs()
+    finally:
+        file.unlink()
+    assert jobs["train_outside"] == 1
+
+
+MISTAKES = {
+    "data set": ({"datasets": {"digit": TINY["datasets"]["digits"]}}, "did you mean 'digits'?"),
+    "hyperparameter": (
+        {"regularizers": {"sat_r1": {"wieght": 1}}},
+        "unknown parameter 'wieght'; did you mean 'weight'?",
+    ),
+    "hyperparameter's value": (
+        {"regularizers": {"sat_r1": {"steps": -3}}},
+        "'steps': Input should",
+    ),
+    "attack's parameter": (
+        {"attacks": {"white_box": {"pgd": {"steps": 2, "stepsize": 0.1}}}},
+        "did you mean 'step_size'?",
+    ),
+    "attack's missing parameter": (
+        {"attacks": {"white_box": {"pgd": {"steps": 2}}}},
+        "parameter 'step_size' is missing",
+    ),
+    "regularizer": ({"regularizers": {"sat_r11": None}}, "did you mean 'sat_r1'?"),
+    "radius": ({"datasets": {"digits": {"epsilon": 8, "validation": 1}}}, "write 8/255"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_runs(copy, case):
+    change, words = MISTAKES[case]
+    copy.configure({**TINY, "gap": None, **change})
+    done = copy.snakemake()
+    said = [line for line in done.stderr.splitlines() if "profile" not in line and line]
+    assert done.returncode != 0
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("regbench: error: ")
+    assert words in said[0]
+
+
+def test_a_regularizer_that_does_not_import_is_an_error(copy):
+    edited(copy, "regbench/regularizers/sat_r1.py", "import torch\n", "import torhc\n")
+    try:
+        done = copy.snakemake("-n")
+    finally:
+        restored(copy, "regbench/regularizers/sat_r1.py")
+    assert done.returncode != 0
+    assert "No module named 'torhc'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_parsing_imports_no_torch():
+    code = "import sys, regbench.workflow; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_full_reproduction_resolves(tmp_path):
+    copy = Copy(tmp_path)
+    jobs = copy.jobs(name="config")
+    trainings = sum(count for rule, count in jobs.items() if rule.startswith("train_"))
+    assert trainings == 3 * 7 * 3
+    assert jobs["attack"] == 3 * trainings
+
+
+def edited(copy: Copy, path: str, old: str, new: str) -> None:
+    """Replace `old`, which must be there, in a file of the copy."""
+    file = copy.folder / path
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def restored(copy: Copy, path: str) -> None:
+    """Put a file of the copy back as it is in the repository."""
+    shutil.copy(ROOT / path, copy.folder / path)
