@@ -241,7 +241,7 @@ def _runs(
             dataset=task.dataset,
             model=task.model,
             regularizer=name,
-            label=next((one.label for one in reversed(levels) if one.label), rule.label),
+            label=_label(rule, name, levels),
             seed=seed,
             cost=_cost(rule, hyperparameters, training.batch_size),
             folder=folder,
@@ -251,6 +251,11 @@ def _runs(
             },
             card=card,
         )
+
+
+def _label(rule: Declared, name: str, levels: list[Regularizer]) -> str:
+    own = [one.label for one in reversed(levels) if one.label]
+    return own[0] if own else rule.label if name == rule.name else name
 
 
 def _training(sections: list[Training], dataset: str, name: str) -> TrainingCard:
