@@ -5,9 +5,10 @@ A class from outside is named `package.module:Class`. Nothing here imports torch
 """
 
 import importlib
-import importlib.util
 import inspect
 from dataclasses import is_dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,14 @@ def source(reference: str) -> Path:
         UserError: no such module.
     """
     module_name = reference.partition(":")[0]
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except ImportError:
-        spec = None
+    name, path, spec = "", None, None
+    for part in module_name.split("."):
+        # importlib.util.find_spec would import the parent packages, and torch with them
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, path) if name != part else find_spec(part)
+        if spec is None:
+            break
+        path = spec.submodule_search_locations
     if spec is None or spec.origin is None:
         raise UserError(
             f"no module '{module_name}' (wanted by '{reference}'); is it installed, or on"

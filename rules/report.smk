@@ -16,7 +16,6 @@ rule tables:
             TABLES[:3],
             category="Tables",
             caption="../reports/tables.rst",
-            labels={"table": "{table}"},
         ),
         TABLES[3:],
     log:
