@@ -38,7 +38,7 @@ check: .venv/developing  ## format, lint, types
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
 lock: .venv/developing  ## write down the versions that are installed
-	$(BIN)/pip freeze --exclude-editable | sort -f > constraints.txt
+	(echo "# The versions that CI tests, written by make lock"; $(BIN)/pip freeze --exclude-editable | sort -f) > constraints.txt
 
 clean:  ## remove the environment and all results but the committed reports
 	rm -rf .venv results .snakemake

@@ -96,8 +96,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     card, device = SuiteCard.read(arguments.card), devices.pick(arguments.device)
     table = evaluate(card, arguments.run, open_data(arguments.data), device)
     pq.write_table(table, arguments.out, compression="zstd")

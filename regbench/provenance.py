@@ -19,7 +19,8 @@ def provenance(device: torch.device) -> dict[str, str | int | bool]:
         "platform": platform.platform(),
         **{name: version(name) for name in PACKAGES},
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # tables that a run rewrites are no change of what it ran
+        "dirty": bool(_git("diff", "HEAD", "--name-only", "--", ":/", ":(top,exclude)reports")),
     }
 
 
