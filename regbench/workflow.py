@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from regbench.cards import DataCard, SuiteCard
 from regbench.check import STAMPS, claims, passed_before
 from regbench.configfile import parse, read
 from regbench.errors import UserError, report
@@ -56,6 +57,8 @@ class Bench:
             hyperparameters: the values of its fields, unless the config sets others.
             cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
         """
+        if name in self._declared:
+            sys.exit(report(UserError(f"two rules declare the regularizer '{name}'; rename one")))
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
         return lambda wildcards: self.run(wildcards).card.text()
 
@@ -69,14 +72,6 @@ class Bench:
         except UserError as error:
             sys.exit(report(error))
         return manifest if fine else sys.exit(2)
-
-    @cached_property
-    def _runs(self) -> dict[str, Run]:
-        return {run.folder: run for run in self.manifest.runs}
-
-    @cached_property
-    def _data(self) -> dict[str, Run]:
-        return {run.data: run for run in self.manifest.runs}
 
     def run(self, wildcards: Wildcards) -> Run:
         """Return the cell that a rule's wildcards name."""
@@ -92,29 +87,24 @@ class Bench:
 
     def data_card(self, wildcards: Wildcards) -> str:
         """Return the card of a prepared data set."""
-        return self._data[
-            f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"
-        ].card.data.text()
-
-    def suite_card(self, wildcards: Wildcards) -> str:
-        """Return the card of the suite of attacks that judges a run."""
-        verdicts = self.run(wildcards).verdicts[wildcards.suite]
-        return self.manifest.suites[verdicts].text()
+        return self._data_card(wildcards).text()
 
     def data_code(self, wildcards: Wildcards) -> str:
         """Return the fingerprint of the code that prepares a data set."""
-        run = self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"]
-        return fingerprint((*DATA, run.card.data.source))
+        return fingerprint((*DATA, self._data_card(wildcards).source))
 
     def training_code(self, wildcards: Wildcards) -> str:
         """Return the fingerprint of the code that decides a run's weights."""
         card = self.run(wildcards).card
         return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
 
+    def suite_card(self, wildcards: Wildcards) -> str:
+        """Return the card of the suite of attacks that judges a run."""
+        return self._suite(wildcards).text()
+
     def attack_code(self, wildcards: Wildcards) -> str:
         """Return the fingerprint of the code that decides a suite's verdicts."""
-        verdicts = self.run(wildcards).verdicts[wildcards.suite]
-        attacks = self.manifest.suites[verdicts].attacks.values()
+        attacks = self._suite(wildcards).attacks.values()
         return fingerprint((*ATTACKING, *(one.attack for one in attacks)))
 
     def code(self, *modules: str) -> str:
@@ -163,6 +153,20 @@ class Bench:
             for name in ("curve.csv", "run.json")
         ]
         return leaves + [path for run in self.manifest.runs for path in run.verdicts.values()]
+
+    @cached_property
+    def _runs(self) -> dict[str, Run]:
+        return {run.folder: run for run in self.manifest.runs}
+
+    @cached_property
+    def _data(self) -> dict[str, DataCard]:
+        return {run.data: run.card.data for run in self.manifest.runs}
+
+    def _data_card(self, wildcards: Wildcards) -> DataCard:
+        return self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"]
+
+    def _suite(self, wildcards: Wildcards) -> SuiteCard:
+        return self.manifest.suites[self.run(wildcards).verdicts[wildcards.suite]]
 
     @cached_property
     def gpus(self) -> int:

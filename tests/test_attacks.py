@@ -280,7 +280,15 @@ def test_another_seed_gives_another_start(classifier):
     assert not losses[0].equal(losses[2])
 
 
-def test_restarts_differ_and_never_raise_the_accuracy(linear):
+def test_every_restart_draws_anew():
+    # one draw in twenty crosses the threshold
+    attack = {n: PGD(epsilon=0.1, steps=1, step_size=1e-9, restarts=n) for n in (1, 99)}
+    correct = {n: judge(Threshold(0.5), attack[n], pixels(0.59), 10, 0).correct for n in attack}
+    assert correct[1].item()
+    assert not correct[99].item()
+
+
+def test_restarts_never_raise_the_accuracy(linear):
     model, images, _ = linear
     survivors = [
         judge(
@@ -296,36 +304,38 @@ def test_restarts_differ_and_never_raise_the_accuracy(linear):
 # --- AutoAttack -----------------------------------------------------------------------------------
 
 
+WEAK, STRONG = EPSILON, 0.3  # a few images survive, and cost Square's 5,000 queries; none survives
+
+
 @pytest.fixture(scope="module")
-def withstood(classifier) -> Verdicts:
-    """Verdicts of AutoAttack where a few images survive; Square's 5,000 queries take seconds."""
+def autoattacked(classifier) -> dict[float, Verdicts]:
     model, images = classifier
-    return judge(model, AutoAttack(epsilon=EPSILON), images, 4, seed=6)
+    return {e: judge(model, AutoAttack(epsilon=e), images, 4, seed=6) for e in (WEAK, STRONG)}
 
 
-def test_autoattack_agrees_with_the_class_that_robustbench_runs(withstood, classifier):
-    model, (x, y) = classifier
+@pytest.mark.parametrize("epsilon", [WEAK, STRONG])
+def test_autoattack_agrees_with_the_class_that_robustbench_runs(epsilon, autoattacked, classifier):
+    (model, (x, y)), told = classifier, autoattacked[epsilon]
     torch.manual_seed(99)  # the global stream has no say
     # as robustbench.eval.benchmark calls it, but for the seed
     direct = autoattack.AutoAttack(
-        model, norm="Linf", eps=EPSILON, version="standard", device="cpu", log_path=None, seed=6
+        model, norm="Linf", eps=epsilon, version="standard", device="cpu", log_path=None, seed=6
     )
     x_adv = direct.run_standard_evaluation(x, y, bs=500)
     logits = model(x_adv)
-    assert withstood.prediction.equal(logits.argmax(1))
-    fooled = ~withstood.correct
+    assert told.prediction.equal(logits.argmax(1))
     distance = (x_adv - x).abs().flatten(1).amax(1)
-    torch.testing.assert_close(withstood.distance[fooled], distance[fooled], rtol=0, atol=1e-6)
+    torch.testing.assert_close(told.distance, distance, rtol=0, atol=1e-6)
     loss = nn.functional.cross_entropy(logits, y, reduction="none")
-    torch.testing.assert_close(withstood.loss, loss, rtol=0, atol=1e-5)
+    torch.testing.assert_close(told.loss, loss, rtol=0, atol=1e-5)
 
 
-def test_autoattack_is_stronger_than_pgd_and_stays_in_the_ball(withstood, classifier):
-    model, images = classifier
-    pgd = judge(model, PGD(epsilon=EPSILON, steps=20, step_size=0.02), images, 16, 0)
-    assert not (withstood.correct & ~pgd.correct).any()
-    assert 0 < withstood.correct.sum() < judge(model, Clean(), images, 16, 0).correct.sum()
-    assert withstood.distance.max() <= EPSILON + 1e-6
+def test_autoattack_is_stronger_than_pgd_and_stays_in_the_ball(autoattacked, classifier):
+    (model, images), told = classifier, autoattacked[WEAK]
+    pgd = judge(model, PGD(epsilon=WEAK, steps=20, step_size=0.02), images, 16, 0)
+    assert not (told.correct & ~pgd.correct).any()
+    assert 0 < told.correct.sum() < judge(model, Clean(), images, 16, 0).correct.sum()
+    assert told.distance.max() <= WEAK + 1e-6
 
 
 def test_autoattack_repeats_exactly_for_a_seed(classifier):
@@ -333,7 +343,7 @@ def test_autoattack_repeats_exactly_for_a_seed(classifier):
     runs = []
     for number, seed in enumerate((6, 6, 7)):
         torch.manual_seed(number)  # the global stream has no say
-        runs.append(judge(model, AutoAttack(epsilon=0.3), images, 16, seed))
+        runs.append(judge(model, AutoAttack(epsilon=STRONG), images, 16, seed))
     assert all(a.equal(b) for a, b in zip(runs[0][:4], runs[1][:4], strict=True))
     assert not runs[0].loss.equal(runs[2].loss)
 
