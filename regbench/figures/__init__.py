@@ -7,6 +7,7 @@ every figure of an experiment.
 from collections.abc import Iterable
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
@@ -31,3 +32,8 @@ def colours(methods: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 def markers(methods: Iterable[str]) -> dict[str, str]:
     """Return a marker for each method, by its place among them."""
     return {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(methods)}
+
+
+def task(table: pd.DataFrame) -> pd.Series:
+    """Return `data set, network` for each row: what a panel is of."""
+    return table["dataset"].astype(str) + ", " + table["model"].astype(str)

@@ -3,7 +3,7 @@
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import colours
+from regbench.figures import colours, task
 from regbench.rows import Rows, results
 
 __all__ = ["accuracy_per_attack"]
@@ -13,7 +13,7 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     """Return accuracy by attack and method: bars are means over seeds, dots the seeds."""
     table = results(rows)
     table["accuracy (%)"] = 100 * table["accuracy"]
-    table["task"] = table["dataset"].astype(str) + ", " + table["model"].astype(str)
+    table["task"] = task(table)
     labels = table.sort_values("attack")["label"].unique()
     methods = table["method"].cat.categories
     common = {
@@ -24,8 +24,8 @@ def accuracy_per_attack(rows: Rows) -> Figure:
         "hue_order": methods,
     }
     grid = sns.catplot(
-        table, **common, col="task", col_wrap=1, kind="bar", errorbar=None,
-        palette=colours(methods), height=3.2, aspect=2.4, legend_out=False,
+        table, **common, col="task", col_wrap=1, kind="bar", errorbar=None, saturation=1,
+        palette=colours(methods), height=3.2, aspect=2.2,
     )  # fmt: skip
     grid.map_dataframe(
         sns.stripplot, **common, dodge=True, palette=dict.fromkeys(methods, "black"),
@@ -34,6 +34,6 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     grid.set_titles("{col_name}")
     grid.set_axis_labels("", "accuracy (%)")
     grid.set(ylim=(0, 100))
-    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 1.0), ncol=len(methods), title=None)
+    grid.legend.set_title(None)
     figure: Figure = grid.figure
     return figure
