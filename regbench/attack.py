@@ -8,19 +8,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
-from torch import nn
 from tqdm import tqdm
 
 from regbench import device as devices
-from regbench.cards import RunCard, SuiteCard
-from regbench.errors import UserError, program
+from regbench.cards import SuiteCard
+from regbench.errors import program
 from regbench.fingerprint import ATTACKING, fingerprint
 from regbench.members import build
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
-from regbench.train import network
 from regbench.verdicts import Verdicts, judge
+from regbench.weights import trained
 
 SCHEMA = pa.schema(
     [
@@ -33,21 +31,6 @@ SCHEMA = pa.schema(
         ("loss", pa.float32()),
     ]
 )
-
-
-def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
-    """Return the network of a run with its weights of `best` or `last`, frozen, in eval mode.
-
-    Raises:
-        UserError: the folder holds no such run.
-    """
-    model = network(RunCard.read(str(run / "card.json")), data, device)
-    path = run / f"{checkpoint}.safetensors"
-    try:
-        model.load_state_dict(load_file(path, device=str(device)))
-    except Exception as error:
-        raise UserError(f"'{path}' does not hold the weights of this run: {error}") from error
-    return model.eval().requires_grad_(False)
 
 
 def evaluate(card: SuiteCard, run: Path, data: Data, device: torch.device) -> pa.Table:

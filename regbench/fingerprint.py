@@ -9,7 +9,7 @@ from pathlib import Path
 from regbench.members import source
 
 TRAINING = ("regbench.training", "regbench.step", "regbench.ascent", "regbench.validation")
-ATTACKING = ("regbench.verdicts", "regbench.ascent", "regbench.attacks")
+ATTACKING = ("regbench.verdicts", "regbench.ascent", "regbench.attacks", "regbench.weights")
 DATA = ("regbench.prepare", "regbench.data")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from tqdm import tqdm
 
 from regbench import device as devices
@@ -19,15 +18,7 @@ from regbench.fingerprint import TRAINING, fingerprint
 from regbench.members import build
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
-from regbench.training import Epoch, Trained, fit
-
-
-def network(card: RunCard, data: Data, device: torch.device) -> nn.Module:
-    """Return the untrained network of `card`, its weights drawn from the card's seed."""
-    torch.manual_seed(card.seed)
-    arguments = {"shape": data.shape, "classes": data.classes, **card.model.arguments}
-    model: nn.Module = build(card.model.architecture, arguments)
-    return model.to(device)
+from regbench.training import Epoch, Trained, fit, network
 
 
 def train(card: RunCard, data: Data, device: torch.device) -> Trained:

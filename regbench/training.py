@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
-from regbench.prepare import Split
+from regbench.members import build
+from regbench.prepare import Data, Split
 from regbench.step import Objective, Step
 
 TrainingLoss = Callable[[Step], Objective]
@@ -44,6 +45,15 @@ class Trained(NamedTuple):
     last: Weights
     curve: list[Epoch]
     status: str
+
+
+def network(card: RunCard, data: Data, device: torch.device) -> nn.Module:
+    """Return the untrained network of `card`, its weights drawn from the card's seed."""
+    torch.manual_seed(card.seed)
+    arguments = {"shape": data.shape, "classes": data.classes, **card.model.arguments}
+    model: nn.Module = build(card.model.architecture, arguments)
+    # channels_last is the faster layout on a CPU and on a GPU
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def fit(
@@ -155,4 +165,6 @@ def _descend(
 
 
 def _copy(model: nn.Module) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    dense = torch.contiguous_format  # the only one that safetensors takes
+    state = model.state_dict().items()
+    return {name: tensor.detach().clone(memory_format=dense) for name, tensor in state}

@@ -20,7 +20,7 @@ class Verdicts(NamedTuple):
         prediction: label given to the adversarial image; to the image, if that is wrong already.
         correct: whether it is the true label, so that the mean is the (robust) accuracy.
         distance: L∞ distance of the adversarial image, at most ε.
-        loss: cross entropy there, the highest of the restarts.
+        loss: cross entropy there: of the try that fooled the model, else the highest.
         warnings: what the attack warned of, each once.
         seconds: wall time.
     """
@@ -36,8 +36,9 @@ class Verdicts(NamedTuple):
 def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed: int) -> Verdicts:
     """Return the verdicts of `attack` on `images`.
 
-    The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here. Images that
-    the model gets wrong already are not attacked; a restart tries only those that withstood so far.
+    The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here; a pixel that
+    is NaN counts as left alone, a logit that is NaN as wrong. Images that the model gets wrong
+    already are not attacked; a restart tries only those that withstood so far.
 
     Args:
         model: frozen and in eval mode.
@@ -56,7 +57,8 @@ def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed
             size = max(len(left), 1) if attack.whole else batch_size
             for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
-                x_adv = project(attack(model, x, y, generator).detach(), x, attack.epsilon)
+                proposed = attack(model, x.clone(), y.clone(), generator).detach()
+                x_adv = project(torch.where(proposed.isnan(), x, proposed), x, attack.epsilon)
                 _keep_worst(state, rows, _seen(model, x_adv, y, x, batch_size))
     heard = tuple(sorted({str(one.message) for one in caught}))
     return Verdicts(**state, warnings=heard, seconds=time.perf_counter() - started)
@@ -70,7 +72,7 @@ def _seen(
     prediction = logits.argmax(1)
     return {
         "prediction": prediction,
-        "correct": prediction == y,
+        "correct": (prediction == y) & ~logits.isnan().any(1),  # argmax takes NaN for the highest
         "distance": (x_adv - x).abs().flatten(1).amax(1),
         "loss": F.cross_entropy(logits, y, reduction="none"),
     }

@@ -19,6 +19,8 @@ from regbench.attacks.autoattack import AutoAttack
 from regbench.attacks.clean import Clean
 from regbench.attacks.fgsm import FGSM
 from regbench.attacks.pgd import PGD
+from regbench.errors import UserError
+from regbench.members import build
 from regbench.prepare import Split
 from regbench.verdicts import Verdicts, judge
 
@@ -164,13 +166,20 @@ def test_an_attack_that_leaves_the_range_of_images_is_clipped(at, start, label, 
     assert told.distance.item() == pytest.approx(0.1)
 
 
-@pytest.mark.xfail(strict=True, reason="NaN is classified as label 0, so NaN fools all others")
 def test_an_attack_that_returns_nan_fools_nobody():
     attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x * torch.nan)
     told = judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
     assert told.correct.all()
     assert (told.distance <= EPSILON).all()
     assert told.loss.isfinite().all()
+
+
+def test_a_network_that_answers_nan_is_right_about_nothing():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x)
+    told = judge(
+        lambda x: x.flatten(1).repeat(1, 2) * torch.nan, attack, pixels(0.9, label=0), 10, 0
+    )
+    assert not told.correct.any()
 
 
 def test_an_attack_that_returns_infinity_is_clipped():
@@ -180,13 +189,11 @@ def test_an_attack_that_returns_infinity_is_clipped():
     torch.testing.assert_close(told.distance, torch.full((2,), EPSILON))
 
 
-@pytest.mark.xfail(strict=True, reason="the ball is drawn around what the attack left of x")
 def test_an_attack_that_overwrites_its_input_is_held_to_the_original():
     attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x.zero_())
     assert judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0).correct.all()
 
 
-@pytest.mark.xfail(strict=True, reason="success is counted against what the attack left of y")
 def test_an_attack_that_overwrites_the_labels_is_held_to_the_original():
     def forge(x: Tensor, y: Tensor) -> Tensor:
         y.zero_()
@@ -346,6 +353,11 @@ def test_autoattack_repeats_exactly_for_a_seed(classifier):
         runs.append(judge(model, AutoAttack(epsilon=STRONG), images, 16, seed))
     assert all(a.equal(b) for a, b in zip(runs[0][:4], runs[1][:4], strict=True))
     assert not runs[0].loss.equal(runs[2].loss)
+
+
+def test_autoattack_refuses_restarts_which_would_only_repeat_it():
+    with pytest.raises(UserError, match="'restarts': Input should be 1, got 2"):
+        build("regbench.attacks.autoattack", {"epsilon": 0.1, "restarts": 2})
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.interface` is deprecated:FutureWarning")

@@ -98,7 +98,7 @@ def pgd_at(loss: PGDAT, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Gen
 
 def trades(loss: TRADES, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Generator):
     clean = model.eval()(x).detach()
-    x_adv = inside(x + 0.001 * torch.randn(x.shape, dtype=x.dtype, generator=noise), x)
+    x_adv = x + 0.001 * torch.randn(x.shape, dtype=x.dtype, generator=noise)
     for _ in range(loss.steps):
         slope = slopes(model, x_adv, clean, lambda logits, p: kullback_leibler(p, logits))
         x_adv = inside(x_adv + loss.step_size * ((slope > 0).double() - (slope < 0).double()), x)

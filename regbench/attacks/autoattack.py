@@ -25,10 +25,12 @@ class AutoAttack(Attack):
     as Python warnings, for the caller to keep with the verdicts.
 
     Attributes:
+        restarts: its attacks have their own; they would only be repeated, with the same seed.
         version: `standard`, as on RobustBench's leaderboard; `plus` or `rand`.
         batch_size: images per batch; the noise is drawn per batch, so it is part of the result.
     """
 
+    restarts: Literal[1] = 1
     version: Literal["standard", "plus", "rand"] = "standard"
     batch_size: PositiveInt = 500
     whole: ClassVar[bool] = True

@@ -31,7 +31,7 @@ class TRADES:
         clean = F.log_softmax(step.frozen_logits(step.x), dim=1)
         x_adv = sign_ascent(
             lambda x: step.gradient(x, clean, divergence),
-            start=step.project(step.x + 0.001 * step.normal()),
+            start=step.x + 0.001 * step.normal(),
             x=step.x,
             epsilon=step.epsilon,
             step_size=self.step_size,
