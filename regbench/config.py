@@ -126,7 +126,7 @@ class Attack(Member):
         None, description="a file of regbench/attacks/, or package.module:Class"
     )
     epsilon: Radius | None = None
-    images: PositiveInt | None = Field(None, description="only the first so many test images")
+    images: PositiveInt | None = Field(None, description="in place of the evaluation's `images`")
 
 
 class Model(Member):
@@ -169,6 +169,7 @@ class Evaluation(Section):
 
     checkpoint: Literal["best", "last"] = "best"
     split: Literal["test", "validation"] = "test"
+    images: PositiveInt | None = Field(None, description="only the first so many; none: all")
     batch_size: PositiveInt = 500
     seed: NonNegativeInt = 0
 

@@ -171,8 +171,11 @@ def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
     architecture = reference("models", network.model or model)
     suites = {
         suite: SuiteCard(
-            attacks={name: _attack_card(data, name, attack) for name, attack in attacks.items()},
-            **experiment.evaluation.model_dump(),
+            attacks={
+                name: _attack_card(data, name, attack, experiment.evaluation.images)
+                for name, attack in attacks.items()
+            },
+            **experiment.evaluation.model_dump(exclude={"images"}),
         )
         for suite, attacks in (data.attacks or experiment.attacks).items()
     }
@@ -182,11 +185,11 @@ def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
     )  # fmt: skip
 
 
-def _attack_card(data: DataSet, name: str, attack: Attack) -> AttackCard:
+def _attack_card(data: DataSet, name: str, attack: Attack, images: int | None) -> AttackCard:
     where = reference("attacks", attack.attack or name)
     epsilon = data.epsilon if attack.epsilon is None else attack.epsilon
     arguments = {**attack.parameters, "epsilon": epsilon}
-    return AttackCard(attack=where, arguments=arguments, images=attack.images)
+    return AttackCard(attack=where, arguments=arguments, images=attack.images or images)
 
 
 def _levels(experiment: Experiment, task: _Task) -> dict[str, list[Regularizer]]:

@@ -83,6 +83,13 @@ def test_lower_levels_win(config):
     assert card.training.milestones == (0.25, 0.5, 0.75)
 
 
+def test_an_attacks_own_number_of_images_wins(config):
+    config = set_at(config, "evaluation", {"images": 30})
+    config = set_at(config, "attacks.white_box.fgsm", {"images": 7})
+    (entries,) = resolve(parse(config), DECLARED).attacks.values()
+    assert {entry.name: entry.card.images for entry in entries} == {"clean": 30, "fgsm": 7}
+
+
 def test_other_hyperparameters_are_another_folder(config):
     one = resolve(parse(config), DECLARED)
     two = resolve(parse(set_at(config, "regularizers.sat_r1.weight", 0.6)), DECLARED)
