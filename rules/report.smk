@@ -34,6 +34,7 @@ rule figures:
         ROWS,
     output:
         report(FIGURES, category="Figures", caption="../reports/figures.rst"),
+        [figure.replace(".png", ".pdf") for figure in FIGURES],
     log:
         f"results/logs/{bench.name}-figures.log",
     localrule: True

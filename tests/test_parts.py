@@ -197,3 +197,10 @@ def test_robustbench_benchmark_runs_on_our_networks(monkeypatch, tmp_path):
     clean, robust = evaluation.benchmark(model, n_examples=6, eps=0.5, batch_size=6)
     assert clean == pytest.approx(hits)
     assert robust == 0.0
+
+
+def test_readme_shows_the_demos_own_table():
+    root = Path(__file__).parents[1]
+    table = (root / "reports/demo/accuracy.md").read_text()
+    shown = (root / "README.md").read_text()
+    assert f"<!-- reports/demo/accuracy.md -->\n{table}<!-- end -->" in shown
