@@ -5,7 +5,8 @@ CORES ?= all
 EXPERIMENT ?= demo
 CONFIG = config/$(EXPERIMENT).yaml
 BIN = .venv/bin
-SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES)
+OF = --configfile $(CONFIG)
 
 .PHONY: help demo report figures test check lock clean
 
@@ -14,17 +15,17 @@ help:  ## what there is
 
 demo: .venv/installed  ## train and judge on digits in minutes, print the table
 	@start=$$(date +%s) \
-	&& $(SNAKEMAKE) --quiet rules reason host \
-	&& $(SNAKEMAKE) --quiet all --report reports/$(EXPERIMENT)/report.html \
+	&& $(SNAKEMAKE) --quiet rules reason host $(OF) \
+	&& $(SNAKEMAKE) --quiet all --report reports/$(EXPERIMENT)/report.html $(OF) \
 	&& cat reports/$(EXPERIMENT)/summary.md \
 	&& $(BIN)/python -m regbench.overhead --since $$start \
 	&& ls reports/$(EXPERIMENT)/summary.md reports/$(EXPERIMENT)/report.html reports/$(EXPERIMENT)/figures/*.png
 
 report: .venv/installed  ## bind the report of EXPERIMENT into one HTML file
-	$(SNAKEMAKE) --report reports/$(EXPERIMENT)/report.html
+	$(SNAKEMAKE) --report reports/$(EXPERIMENT)/report.html $(OF)
 
 figures: .venv/installed  ## redraw tables and figures of EXPERIMENT from its stored verdicts
-	$(SNAKEMAKE) report_figures
+	$(SNAKEMAKE) report_figures $(OF)
 
 test: .venv/developing  ## all that CI runs
 	$(MAKE) check

@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 import autoattack
+import foolbox
 import pytest
 import torch
-import torchattacks
 from torch import Tensor, nn
 
 from regbench.ascent import input_gradient, margin, project
@@ -34,22 +34,35 @@ def stream(seed: int = 3) -> torch.Generator:
 # --- FGSM, PGD, the margin loss -------------------------------------------------------------------
 
 
+def foolbox_images(
+    attack: foolbox.Attack, model: nn.Module, images: Split, epsilon: float
+) -> Tensor:
+    """Return what foolbox makes of the images, clipped to the ball and to [0, 1] by itself."""
+    judged = foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device="cpu")
+    _, clipped, _ = attack(judged, images.x, images.y, epsilons=epsilon)
+    return clipped
+
+
 @pytest.mark.parametrize("epsilon", [0.05, 0.3])
-def test_fgsm_gives_the_images_of_torchattacks(epsilon, classifier):
+def test_fgsm_gives_the_images_of_foolbox(epsilon, classifier):
     model, (x, y) = classifier
     proposal = FGSM(epsilon=epsilon)(model, x, y, stream())
-    expected = torchattacks.FGSM(model, eps=epsilon)(x, y)
+    attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
+    expected = foolbox_images(attack, model, Split(x, y), epsilon)
     torch.testing.assert_close(project(proposal, x, epsilon), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("start_radius", [0.0, 1.0])
-def test_pgd_gives_the_images_of_torchattacks(start_radius, classifier):
+def test_pgd_gives_the_images_of_foolbox(start_radius, classifier):
     model, (x, y) = classifier
-    attack = PGD(epsilon=0.2, steps=7, step_size=0.06, start_radius=start_radius)
-    images = attack(model, x, y, stream(5))
-    torch.manual_seed(5)  # torchattacks draws its start from the global stream
-    reference = torchattacks.PGD(model, eps=0.2, alpha=0.06, steps=7, random_start=start_radius > 0)
-    torch.testing.assert_close(images, reference(x, y), rtol=0, atol=1e-6)
+    ours = PGD(epsilon=0.2, steps=7, step_size=0.06, start_radius=start_radius)
+    images = ours(model, x, y, stream(5))
+    torch.manual_seed(5)  # foolbox draws its start from the global stream
+    theirs = foolbox.attacks.LinfProjectedGradientDescentAttack(
+        abs_stepsize=0.06, steps=7, random_start=start_radius > 0
+    )
+    expected = foolbox_images(theirs, model, Split(x, y), 0.2)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
     assert (images - x).abs().max() == pytest.approx(0.2)
 
 
