@@ -25,8 +25,12 @@ include: "rules/train.smk"
 
 
 for path in sorted(Path(workflow.basedir, "rules/regularizers").glob("*.smk")):
+    try:
 
-    include: path
+        include: path
+
+    except Exception as error:
+        bench.refuse(path, error)
 
 
 include: "rules/attack.smk"

@@ -13,35 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from regbench.cards import Card
-from regbench.errors import program
+from regbench.errors import UserError, program
 from regbench.fingerprint import fingerprint
 from regbench.grid import Manifest
-from regbench.members import build, fit, load
+from regbench.members import build, check_values, fit, load
 
 STAMPS = Path(".snakemake/regbench")
+Pairs = tuple[tuple[str, dict[str, Any]], ...]
 
 
 class Claims(Card):
-    """Classes with the parameters they will be made with; networks get theirs only later."""
+    """Classes with the parameters they will be made with; networks get two more from the data."""
 
-    built: tuple[tuple[str, dict[str, Any]], ...]
-    networks: tuple[tuple[str, dict[str, Any]], ...]
+    built: Pairs
+    attacks: Pairs
+    networks: Pairs
 
 
 def claims(manifest: Manifest) -> Claims:
     """Return each distinct class and parameters that the experiment names."""
     cards = [run.card for run in manifest.runs]
-    built = [
-        *((card.data.source, card.data.arguments) for card in cards),
-        *((card.regularizer.loss, card.regularizer.hyperparameters) for card in cards),
-        *(
-            (entry.card.attack, entry.card.arguments)
-            for entries in manifest.attacks.values()
-            for entry in entries
-        ),
+    attacks = [
+        (entry.card.attack, entry.card.arguments)
+        for entries in manifest.attacks.values()
+        for entry in entries
     ]
+    data = [(card.data.source, card.data.arguments) for card in cards]
+    losses = [(card.regularizer.loss, card.regularizer.hyperparameters) for card in cards]
     networks = [(card.model.architecture, card.model.arguments) for card in cards]
-    return Claims(built=_distinct(built), networks=_distinct(networks))
+    return Claims(
+        built=_distinct([*data, *losses, *attacks]),
+        attacks=_distinct(attacks),
+        networks=_distinct(networks),
+    )
 
 
 def passed_before(wanted: Claims) -> bool:
@@ -60,18 +64,27 @@ def passed_before(wanted: Claims) -> bool:
 
 
 def check(wanted: Claims) -> None:
-    """Make each class with its parameters.
+    """Make each class with its parameters; of a network, check only these.
 
     Raises:
         UserError: the first that cannot be made.
     """
+    from regbench.attacks import Attack  # noqa: PLC0415 - torch, which the parse must not import
+
+    for reference, _ in wanted.attacks:
+        member = load(reference)
+        if not (isinstance(member, type) and issubclass(member, Attack)):
+            raise UserError(f"'{reference}' is no attack; derive it from regbench.attacks.Attack")
     for reference, arguments in wanted.built:
-        build(reference, arguments)
+        if not callable(build(reference, arguments)):
+            raise UserError(f"'{reference}' has no __call__, which a loss and a data set need")
     for reference, arguments in wanted.networks:
-        fit(reference, load(reference), ["shape", "classes", *arguments])
+        member = load(reference)
+        fit(reference, member, ["shape", "classes", *arguments])
+        check_values(reference, member, arguments)
 
 
-def _distinct(pairs: list[tuple[str, dict[str, Any]]]) -> tuple[tuple[str, dict[str, Any]], ...]:
+def _distinct(pairs: list[tuple[str, dict[str, Any]]]) -> Pairs:
     seen = {json.dumps(pair, sort_keys=True): pair for pair in pairs}
     return tuple(seen[key] for key in sorted(seen))
 

@@ -129,6 +129,11 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
     return table
 
 
+def _stored(folder: Path) -> int:
+    path = folder / "verdicts.parquet"
+    return int(_read(pq.read_metadata, path).num_rows) if path.exists() else 0
+
+
 def main() -> None:
     """Read the command line and write the four tables."""
     parser = argparse.ArgumentParser(prog="python -m regbench.collect", description=__doc__)
@@ -137,14 +142,19 @@ def main() -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="take what has been made so far; if that is nothing, keep the tables that are there",
+        help="take what has been made so far, unless more than that is stored already",
     )
     arguments = parser.parse_args()
     manifest = Manifest.read(arguments.manifest)
     tables = collect(manifest, arguments.partial)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if "verdicts" not in tables:
-        print(f"no verdicts of '{manifest.experiment}' here yet; keeping {arguments.out}/*.parquet")
+    stored = _stored(arguments.out) if arguments.partial else 0
+    made = len(tables.get("verdicts", ()))
+    if made < max(stored, 1):
+        print(
+            f"{arguments.out}: keeping the {stored} stored verdicts; results/ holds {made} of this"
+            " experiment"
+        )
         return
     for name, table in tables.items():
         table.to_parquet(arguments.out / f"{name}.parquet", compression="zstd", index=False)

@@ -5,6 +5,7 @@ The sections below are the schema; `python -m regbench.config` prints it as JSON
 """
 
 import json
+import math
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -15,11 +16,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
 )
+
+from regbench.errors import UserError
 
 FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
 EXPONENT = r"^\d+(\.\d+)?[eE][+-]?\d+$"
@@ -35,6 +34,20 @@ def number(value: Any) -> Any:
         if bottom == 0:
             raise ValueError(f"'{value}' divides by zero")
         return float(top / bottom)
+    return value
+
+
+def canonical(name: str, value: Any) -> Any:
+    """Return a parameter in the one form that its card keeps: 1, 1.0 and 3/3 are the same.
+
+    Raises:
+        UserError: infinite, or not a number at all.
+    """
+    value = number(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UserError(f"config: '{name}' must be finite, got {value}")
+        return int(value) if value.is_integer() else value
     return value
 
 
@@ -58,13 +71,17 @@ def _nothing_is_empty(value: Any) -> Any:
 
 Text = Annotated[str, Field(pattern=f"{FRACTION}|{EXPONENT}")]
 WRITTEN = BeforeValidator(number, json_schema_input_type=float | Text)
-Radius = Annotated[float, AfterValidator(_radius), WRITTEN]
-Share = Annotated[float, Field(gt=0, lt=1), WRITTEN]
-Name = Annotated[str, Field(pattern=IDENTIFIER)]
+Radius = Annotated[float, Field(strict=True), AfterValidator(_radius), WRITTEN]
+Share = Annotated[float, Field(gt=0, lt=1, strict=True), WRITTEN]
+Count = Annotated[int, Field(gt=0, lt=2**31, strict=True)]
+Padding = Annotated[int, Field(ge=0, lt=2**10, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
+Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\r\n]+$")]
 
 
 class Section(BaseModel):
-    """What all sections share: an unknown key is an error, nothing is coerced silently."""
+    """What all sections share: an unknown key is an error, a number must be one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,22 +89,22 @@ class Section(BaseModel):
 class Training(Section):
     """SGD with a step schedule. A key left out falls back to the level above."""
 
-    epochs: PositiveInt | None = Field(None, description="passes over the training images")
-    batch_size: PositiveInt | None = Field(None, description="images per step, m")
-    learning_rate: Annotated[PositiveFloat, WRITTEN] | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1), WRITTEN] | None = None
-    weight_decay: Annotated[NonNegativeFloat, WRITTEN] | None = None
+    epochs: Count | None = Field(None, description="passes over the training images")
+    batch_size: Count | None = Field(None, description="images per step, m")
+    learning_rate: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True), WRITTEN] | None = None
+    weight_decay: Annotated[float, Field(ge=0, strict=True), WRITTEN] | None = None
     milestones: list[Share] | None = Field(
         None, description="shares of the epochs from which on the rate is divided once more"
     )
-    decay: Annotated[PositiveFloat, WRITTEN] | None = Field(
+    decay: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
         None, description="what the rate is multiplied by at each milestone"
     )
-    crop_padding: NonNegativeInt | None = Field(
+    crop_padding: Seed | None = Field(
         None, description="random crop: zero padding in pixels; 0: none"
     )
     flip: bool | None = Field(None, description="random horizontal flip")
-    selection_steps: PositiveInt | None = Field(
+    selection_steps: Count | None = Field(
         None, description="steps of the I-FGSM on the validation images that picks the best epoch"
     )
 
@@ -96,12 +113,12 @@ class Member(BaseModel):
     """An entry whose further keys are the parameters of the class that it names."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-    label: str | None = Field(None, description="how tables and figures call it")
+    label: Label | None = Field(None, description="how tables and figures call it")
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The keys that belong to the class, fractions as numbers."""
-        return {key: number(value) for key, value in (self.model_extra or {}).items()}
+        return {key: canonical(key, value) for key, value in (self.model_extra or {}).items()}
 
 
 class Regularizer(Member):
@@ -126,7 +143,7 @@ class Attack(Member):
         None, description="a file of regbench/attacks/, or package.module:Class"
     )
     epsilon: Radius | None = None
-    images: PositiveInt | None = Field(None, description="in place of the evaluation's `images`")
+    images: Count | None = Field(None, description="in place of the evaluation's `images`")
 
 
 class Model(Member):
@@ -156,8 +173,8 @@ class DataSet(Member):
         None, description="a file of regbench/data/, or package.module:Class"
     )
     epsilon: Radius = Field(description="attack radius ε, L∞, images in [0, 1]")
-    validation: PositiveInt = Field(description="training images set apart to pick the best epoch")
-    split_seed: NonNegativeInt = 0
+    validation: Count = Field(description="training images set apart to pick the best epoch")
+    split_seed: Seed = 0
     training: Training = Training()
     models: Annotated[Models, Field(min_length=1)]
     regularizers: Regularizers = {}
@@ -169,9 +186,9 @@ class Evaluation(Section):
 
     checkpoint: Literal["best", "last"] = "best"
     split: Literal["test", "validation"] = "test"
-    images: PositiveInt | None = Field(None, description="only the first so many; none: all")
-    batch_size: PositiveInt = 500
-    seed: NonNegativeInt = 0
+    images: Count | None = Field(None, description="only the first so many; none: all")
+    batch_size: Count = 500
+    seed: Seed = 0
 
 
 class Experiment(Section):
@@ -179,9 +196,9 @@ class Experiment(Section):
 
     experiment: Name = Field(description="names reports/EXPERIMENT/")
     data_root: str = Field("data", description="where torchvision's data sets lie")
-    download: bool = False
+    download: bool = Field(False, strict=True)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
     training: Training
     evaluation: Evaluation = Evaluation()
     regularizers: Annotated[Regularizers, Field(min_length=1)]

@@ -2,33 +2,80 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from regbench.errors import UserError
 from regbench.members import source
 
-TRAINING = ("regbench.training", "regbench.step", "regbench.ascent", "regbench.validation")
-ATTACKING = ("regbench.verdicts", "regbench.ascent", "regbench.attacks", "regbench.weights")
-DATA = ("regbench.prepare", "regbench.data")
+DATA = ("regbench.prepare",)
+TRAINING = ("regbench.training", "regbench.device")
+ATTACKING = ("regbench.attack", "regbench.device")
+"""Where each stage's numbers are decided; what these import of regbench counts with them."""
+
+NEUTRAL = {"regbench.errors", "regbench.fingerprint", "regbench.provenance"}
+"""What is told of a number, without deciding it."""
 
 
 def fingerprint(references: Iterable[str]) -> str:
-    """Return a hash of the modules that `references` name: 12 hexadecimal digits.
+    """Return a hash of the modules that `references` name and of what they import: 12 hex digits.
 
-    Comments, docstrings and layout do not count: a better sentence retrains nothing.
+    Imports are followed within regbench and within the packages of the references. Comments,
+    docstrings and layout do not count: a better sentence retrains nothing.
+
+    Raises:
+        UserError: a module is not there, or is no Python.
     """
-    meanings = [_meaning(source(reference)) for reference in sorted(set(references))]
-    return hashlib.sha256("\n".join(meanings).encode()).hexdigest()[:12]
+    modules = {reference.partition(":")[0] for reference in references}
+    followed = {"regbench", "autoattack", *(module.partition(".")[0] for module in modules)}
+    meanings: dict[str, str] = {}
+    while modules:
+        module = modules.pop()
+        path = source(module)
+        meanings[module] = _meaning(path)
+        wanted = {name for name in _imports(path) if name.partition(".")[0] in followed}
+        modules |= {name for name in wanted if _is_module(name)} - meanings.keys() - NEUTRAL
+    text = "\n".join(f"{module} {meanings[module]}" for module in sorted(meanings))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @cache
 def _meaning(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(path)
     for node in ast.walk(tree):
         if _has_docstring(node):
             node.body = node.body[1:]  # type: ignore[attr-defined]
     return ast.dump(tree)
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    return frozenset(name for node in ast.walk(_tree(path)) for name in _imported(node))
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return source(name).suffix == ".py"
+    except UserError:
+        return False
+
+
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"'{path}', line {line}, is not Python: {error}") from error
 
 
 def _has_docstring(node: ast.AST) -> bool:

@@ -20,7 +20,15 @@ from regbench.cards import (
     SuiteCard,
     TrainingCard,
 )
-from regbench.config import Attack, DataSet, Experiment, Model, Regularizer, Training
+from regbench.config import (
+    Attack,
+    DataSet,
+    Experiment,
+    Model,
+    Regularizer,
+    Training,
+    canonical,
+)
 from regbench.errors import UserError, did_you_mean
 from regbench.members import reference
 
@@ -143,6 +151,7 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         for run in _runs(experiment, task, name, _declared(declared, name, levels), levels)
     ]
     _refuse_twins(runs)
+    _refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in runs})
     attacks = {task.dataset: _attack_entries(experiment, task) for task in tasks}
     _refuse_unknown_gap(experiment, attacks)
     return Manifest(
@@ -169,6 +178,11 @@ def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
         split_seed=data.split_seed,
     )
     architecture = reference("models", network.model or model)
+    for name in ("shape", "classes"):
+        if name in network.parameters:
+            raise UserError(
+                f"config: datasets.{dataset}.models.{model} sets '{name}', which the data set gives"
+            )
     suites = {
         suite: SuiteCard(
             attacks={
@@ -225,7 +239,7 @@ def _runs(
     levels: list[Regularizer],
 ) -> Iterator[Run]:
     """The cells of one regularizer on one task: one per seed."""
-    hyperparameters = dict(rule.hyperparameters)
+    hyperparameters = {key: canonical(key, value) for key, value in rule.hyperparameters.items()}
     for level in levels:
         hyperparameters |= level.parameters
     sections = (experiment.training, task.data.training, task.network.training)
@@ -279,7 +293,7 @@ def _training(sections: list[Training], dataset: str, name: str) -> TrainingCard
 def _cost(rule: Declared, hyperparameters: dict[str, Any], batch_size: int) -> float:
     try:
         return float(rule.cost(hyperparameters, batch_size))
-    except (KeyError, TypeError, ArithmeticError) as error:
+    except Exception as error:  # it is the user's own function
         raise UserError(
             f"rules/regularizers/{rule.name}.smk: its cost cannot be computed from"
             f" {hyperparameters}: {type(error).__name__}: {error}"
@@ -297,9 +311,10 @@ def _attack_entries(experiment: Experiment, task: _Task) -> tuple[AttackEntry, .
                     f" '{entries[name].suite}'; give one of them another name"
                 )
             card = task.suites[suite].attacks[name]
-            entries[name] = AttackEntry(
-                name=name, label=attack.label or name, suite=suite, card=card
-            )
+            own = "" if attack.epsilon is None else f" (ε = {attack.epsilon:.4g})"
+            label = attack.label or name + own
+            entries[name] = AttackEntry(name=name, label=label, suite=suite, card=card)
+    _refuse_equal_labels(f"the attacks on {task.dataset}", {n: e.label for n, e in entries.items()})
     return tuple(entries.values())
 
 
@@ -317,6 +332,8 @@ def _refuse_twins(runs: list[Run]) -> None:
 def _refuse_unknown_gap(
     experiment: Experiment, attacks: dict[str, tuple[AttackEntry, ...]]
 ) -> None:
+    if experiment.gap and experiment.gap[0] == experiment.gap[1]:
+        raise UserError(f"config: gap names '{experiment.gap[0]}' twice; it takes two attacks")
     for dataset, entries in attacks.items():
         known = [entry.name for entry in entries]
         for name in experiment.gap or ():
@@ -325,3 +342,14 @@ def _refuse_unknown_gap(
                     f"config: gap names the attack '{name}', which {dataset} does not have"
                     f"{did_you_mean(name, known)}"
                 )
+
+
+def _refuse_equal_labels(what: str, labels: dict[str, str]) -> None:
+    owners: dict[str, str] = {}
+    for name, label in labels.items():
+        owner = owners.setdefault(label, name)
+        if owner != name:
+            raise UserError(
+                f"config: of {what}, '{owner}' and '{name}' are both labelled '{label}', so tables"
+                " would mix them; give one of them another label"
+            )

@@ -10,9 +10,10 @@ from dataclasses import is_dataclass
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from regbench.errors import UserError, did_you_mean
 
@@ -75,11 +76,29 @@ def build(reference: str, arguments: dict[str, Any]) -> Any:
         return member(**arguments)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        told = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{reference}: '{where}': {told}, got {first['input']!r}") from error
+        raise _wrong_value(reference, ".".join(map(str, first["loc"])), first) from error
     except ValueError as error:
         raise UserError(f"{reference}: {error}") from error
+
+
+def check_values(reference: str, member: Any, arguments: dict[str, Any]) -> None:
+    """Check arguments against the annotations of `member`, without calling it.
+
+    Raises:
+        UserError: a value of another type, or out of its range.
+    """
+    called = member.__init__ if inspect.isclass(member) else member
+    hints = get_type_hints(called, include_extras=True)
+    for name, value in arguments.items():
+        try:
+            TypeAdapter(hints.get(name, Any)).validate_python(value)
+        except ValidationError as error:
+            raise _wrong_value(reference, name, error.errors()[0]) from error
+
+
+def _wrong_value(reference: str, name: str, error: ErrorDetails) -> UserError:
+    told = error["msg"].removeprefix("Value error, ")
+    return UserError(f"{reference}: '{name}': {told}, got {error['input']!r}")
 
 
 def fit(reference: str, member: Any, names: list[str]) -> None:
@@ -107,15 +126,14 @@ def source(reference: str) -> Path:
         UserError: no such module.
     """
     module_name = reference.partition(":")[0]
-    name, path, spec = "", None, None
-    for part in module_name.split("."):
+    top, *parts = module_name.split(".")
+    spec, name = find_spec(top), top
+    for part in parts:
         # importlib.util.find_spec would import the parent packages, and torch with them
-        name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, path) if name != part else find_spec(part)
-        if spec is None:
-            break
-        path = spec.submodule_search_locations
-    if spec is None or spec.origin is None:
+        name = f"{name}.{part}"
+        package = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(name, list(package)) if package else None
+    if spec is None or spec.origin is None or not spec.has_location:
         raise UserError(
             f"no module '{module_name}' (wanted by '{reference}'); is it installed, or on"
             " PYTHONPATH?"

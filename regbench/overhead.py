@@ -30,16 +30,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m regbench.overhead", description=__doc__)
     parser.add_argument("--since", type=float, required=True, help="when the run began, Unix time")
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that were used")
+    parser.add_argument("--cores", default="all", help="cores that were used: a number, or all")
     arguments = parser.parse_args()
     wall = time.time() - arguments.since
     busy = computing(arguments.results, arguments.since)
     if not busy:
         print("Nothing had to be trained or attacked.")
         return
-    whole = wall * arguments.cores
+    cores = os.cpu_count() or 1 if arguments.cores == "all" else int(arguments.cores)
+    whole = wall * cores
     print(
-        f"{wall:.0f} s on {arguments.cores} cores, of whose {whole:.0f} core-seconds {busy:.0f}"
+        f"{wall:.0f} s on {cores} cores, of whose {whole:.0f} core-seconds {busy:.0f}"
         f" ({busy / whole:.0%}) were training and attacking; interpreters, imports, DAG, tables,"
         f" figures and idle cores took {1 - busy / whole:.0%}."
     )

@@ -15,17 +15,17 @@ A difference column is in percentage points: what single-step accuracy promises 
 multi-step attacks take away."""
 
 
-def summary(rows: Rows, tidy: pd.DataFrame, table: pd.DataFrame) -> str:
+def summary(rows: Rows, tidy: pd.DataFrame, tables: list[pd.DataFrame]) -> str:
     """Return the page as Markdown.
 
     Args:
         rows: the experiment's.
         tidy: of `regbench.rows.results`.
-        table: of `regbench.tables.accuracy`.
+        tables: of `regbench.tables.accuracy`.
     """
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
-        table.to_markdown(index=False, disable_numparse=True),
+        markdown(tables),
         reading(tidy),
         "## Where these numbers come from",
         origin(rows),
@@ -33,6 +33,11 @@ def summary(rows: Rows, tidy: pd.DataFrame, table: pd.DataFrame) -> str:
         notes(tidy),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def markdown(tables: list[pd.DataFrame]) -> str:
+    """Return the tables as Markdown, one below the other."""
+    return "\n\n".join(table.to_markdown(index=False, disable_numparse=True) for table in tables)
 
 
 def reading(tidy: pd.DataFrame) -> str:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from regbench.errors import UserError, did_you_mean, program
 from regbench.rows import CELL, load, over_seeds, results
-from regbench.summary import summary
+from regbench.summary import markdown, summary
 
 Gap = tuple[str, str]
 
 
-def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> pd.DataFrame:
-    """Return one row per method and one column per attack, each cell `mean ± sd` in percent.
+def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> dict[str, pd.DataFrame]:
+    """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
 
     Args:
         means: of `over_seeds`.
@@ -22,10 +22,17 @@ def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> pd.DataFrame:
     Raises:
         UserError: `gap` names an attack that there is not.
     """
+    return {
+        str(dataset): _of_one_data_set(part, gap)
+        for dataset, part in means.groupby("dataset", observed=True)
+    }
+
+
+def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
     pairs = zip(means["mean"], means["sd"], strict=True)
     cells = means.assign(cell=[percent(mean, sd) for mean, sd in pairs])
     attacks = means.sort_values("attack")["label"].unique()
-    table = cells.pivot(index=CELL, columns="label", values="cell")[attacks]
+    table = cells.pivot(index=CELL, columns="label", values="cell")[attacks].fillna("–")
     if gap is not None:
         table = table.join(_gap(means, gap))
     whole = means.groupby(CELL, observed=True)
@@ -74,14 +81,12 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, rows = arguments.folder, load(arguments.folder)
     tidy = results(rows)
-    table = accuracy(over_seeds(tidy), arguments.gap)
+    tables = list(accuracy(over_seeds(tidy), arguments.gap).values())
     tidy.to_csv(folder / "results.csv", index=False)
-    table.to_csv(folder / "accuracy.csv", index=False)
-    (folder / "accuracy.md").write_text(
-        table.to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8"
-    )
-    (folder / "accuracy.tex").write_text(latex(table), encoding="utf-8")
-    (folder / "summary.md").write_text(summary(rows, tidy, table), encoding="utf-8")
+    pd.concat(tables).to_csv(folder / "accuracy.csv", index=False)
+    (folder / "accuracy.md").write_text(markdown(tables) + "\n", encoding="utf-8")
+    (folder / "accuracy.tex").write_text("\n".join(map(latex, tables)), encoding="utf-8")
+    (folder / "summary.md").write_text(summary(rows, tidy, tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,13 +48,11 @@ def record(
     card: RunCard, trained: Trained, device: torch.device, seconds: float
 ) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
-    curve = trained.curve
-    best = max(curve, key=lambda row: row["validation_ifgsm"])
     references = (*TRAINING, card.regularizer.loss, card.model.architecture)
     return {
         "status": trained.status,
-        "best_epoch": best["epoch"],
-        "train_seconds": sum(row["seconds"] for row in curve),
+        "best_epoch": trained.best_epoch,
+        "train_seconds": sum(row["seconds"] for row in trained.curve),
         "seconds": seconds,
         "code": fingerprint(references),
         **provenance(device),

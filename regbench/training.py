@@ -1,5 +1,6 @@
 """The training loop: one for every method, on whatever device the data lies."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypedDict
@@ -38,12 +39,14 @@ class Trained(NamedTuple):
             equals.
         last: weights of the last epoch.
         curve: one row per epoch.
+        best_epoch: which epoch that was, from 1 on; 0, the untrained network, if none was sound.
         status: `ok`, or what went wrong, in a few words.
     """
 
     best: Weights
     last: Weights
     curve: list[Epoch]
+    best_epoch: int
     status: str
 
 
@@ -64,7 +67,7 @@ def fit(
     held_out: Split,
     progress: Callable[[Epoch], None],
 ) -> Trained:
-    """Train `model` in place as `card` says; a loss that is no number ends it, and is its status.
+    """Train `model` in place as `card` says; a loss that is not finite ends it, and is its status.
 
     Args:
         card: epochs, rates, ε and the seed of every random stream.
@@ -85,7 +88,7 @@ def fit(
     noise = torch.Generator(train.x.device).manual_seed(card.seed)
     order = torch.Generator().manual_seed(card.seed)
     curve: list[Epoch] = []
-    best, status = _copy(model), "ok"
+    best, best_epoch, best_score, status = _copy(model), 0, -1.0, "ok"
     for epoch in range(settings.epochs):
         rate = learning_rate(settings, epoch)
         for group in optimizer.param_groups:
@@ -96,14 +99,14 @@ def fit(
         seconds = time.perf_counter() - started
         judged = judge(model, held_out, card.epsilon, settings.selection_steps)
         row = Epoch(epoch=epoch + 1, learning_rate=rate, **means, **judged, seconds=seconds)  # type: ignore[typeddict-item]
-        if not curve or row["validation_ifgsm"] > max(past["validation_ifgsm"] for past in curve):
-            best = _copy(model)
         curve.append(row)
         progress(row)
-        if row["loss"] != row["loss"]:
-            status = f"diverged: the loss is NaN from epoch {epoch + 1} on"
+        if not math.isfinite(row["loss"]):
+            status = f"diverged: the loss is {row['loss']} in epoch {epoch + 1}"
             break
-    return Trained(best, _copy(model), curve, status)
+        if row["validation_ifgsm"] > best_score:
+            best, best_epoch, best_score = _copy(model), epoch + 1, row["validation_ifgsm"]
+    return Trained(best, _copy(model), curve, best_epoch, status)
 
 
 def learning_rate(settings: TrainingCard, epoch: int) -> float:

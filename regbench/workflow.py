@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from regbench.cards import DataCard, SuiteCard
 from regbench.check import STAMPS, claims, passed_before
@@ -61,6 +61,11 @@ class Bench:
             sys.exit(report(UserError(f"two rules declare the regularizer '{name}'; rename one")))
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
         return lambda wildcards: self.run(wildcards).card.text()
+
+    def refuse(self, path: Path, error: Exception) -> NoReturn:
+        """End the program with one line on a rule file that Snakemake cannot read."""
+        told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
+        sys.exit(report(UserError(told)))
 
     @cached_property
     def manifest(self) -> Manifest:

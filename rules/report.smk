@@ -58,4 +58,4 @@ rule report_figures:
     shell:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
         " && python -m regbench.tables {params.reports:q} {params.gap}"
-        " && python -m regbench.figures {params.reports:q}) > {log:q} 2>&1"
+        " && python -m regbench.figures {params.reports:q}) 2>&1 | tee {log:q}"

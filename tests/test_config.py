@@ -150,6 +150,48 @@ REFUSED = {
     ),
     "one attack twice": ("attacks.other", {"fgsm": None}, "already in suite 'white_box'"),
     "unknown gap": ("gap", ["fgsm", "pdg"], "gap names the attack 'pdg'"),
+    "one gap attack": ("gap", ["fgsm", "fgsm"], "gap names 'fgsm' twice"),
+    "equal labels of methods": (
+        "regularizers",
+        {"natural": None, "sat_r1": {"label": "NATURAL"}},
+        "'natural' and 'sat_r1' are both labelled 'NATURAL'",
+    ),
+    "equal labels of attacks": (
+        "attacks.white_box",
+        {"clean": {"label": "x"}, "fgsm": {"label": "x"}},
+        "of the attacks on digits, 'clean' and 'fgsm' are both labelled 'x'",
+    ),
+    "an empty label": ("regularizers", {"natural": {"label": ""}}, "'regularizers.natural.label'"),
+    "a label of two lines": ("regularizers", {"natural": {"label": "a\nb"}}, "natural.label'"),
+    "an infinite weight": (
+        "regularizers",
+        {"sat_r1": {"weight": float("inf")}},
+        "'weight' must be finite, got inf",
+    ),
+    "a text that is too large a number": (
+        "regularizers",
+        {"sat_r1": {"weight": "1e400"}},
+        "'weight' must be finite, got inf",
+    ),
+    "true for a number": (
+        "training.epochs",
+        True,
+        "'training.epochs': Input should be a valid int",
+    ),
+    "true for a seed": ("seeds", [True], "'seeds.0'"),
+    "true for ε": ("datasets.digits.epsilon", True, "'datasets.digits.epsilon'"),
+    "a seed that torch cannot take": ("seeds", [2**64], "'seeds.0': Input should be less than"),
+    "a long name": ("experiment", "a" * 65, "'experiment'"),
+    "the data's own classes": (
+        "datasets.digits.models",
+        {"small_cnn": {"classes": 3}},
+        "which the data set gives",
+    ),
+    "twins in other words": (
+        "regularizers",
+        {"sat_r1": {"weight": 1}, "again": {"regularizer": "sat_r1", "weight": 1.0}},
+        "ask for the same training",
+    ),
     "twins": (
         "regularizers",
         {"sat_r1": None, "again": {"regularizer": "sat_r1"}},
@@ -167,6 +209,21 @@ def test_refused_in_one_line(config, case):
         resolve(parse(set_at(config, path, value)), DECLARED)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "2/2", "1e0"])
+def test_equal_values_are_one_card(config, value):
+    cards = [
+        resolve(parse(set_at(config, "regularizers.sat_r1.weight", one)), DECLARED).runs[2].card
+        for one in (1, value)
+    ]
+    assert cards[0].key == cards[1].key
+
+
+def test_an_attacks_own_radius_shows_in_its_label(config):
+    config = set_at(config, "attacks.white_box.fgsm", {"epsilon": 0.5})
+    (entries,) = resolve(parse(config), DECLARED).attacks.values()
+    assert [entry.label for entry in entries] == ["clean", "fgsm (ε = 0.5)"]
 
 
 def test_equal_keys_are_refused(tmp_path):

@@ -20,6 +20,7 @@ from regbench.fingerprint import fingerprint
 from regbench.grid import PAPER_TRAINING
 from regbench.prepare import open_data, prepare
 
+fingerprint_module = importlib.import_module("regbench.fingerprint")
 DIGITS = {"source": "regbench.data.digits", "arguments": {}, "validation": 97, "split_seed": 0}
 
 
@@ -104,20 +105,59 @@ def test_what_is_not_there_is_one_line(reference, words):
     assert words in str(error.value)
 
 
+def test_the_source_of_a_module_is_found_without_importing_its_parents(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert members.source("regbench.attacks.pgd:PGD").name == "pgd.py"
+    for missing in ("regbench.rows.results", "regbench.nothing", "nothing.at.all", "results"):
+        with pytest.raises(UserError, match=f"no module '{missing}'"):
+            members.source(missing)
+
+
+def fingerprint_of(folder, monkeypatch, **files):
+    """Return the fingerprint of `probe`, written with other files to a folder of its own."""
+    package = folder / str(len(list(folder.iterdir())))
+    package.mkdir()
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    with monkeypatch.context() as context:
+        context.syspath_prepend(package)
+        return fingerprint(["probe:Probe"])
+
+
 def test_a_fingerprint_moves_with_meaning_only(tmp_path, monkeypatch):
-    prints = []
-    for number, text in enumerate(
-        (
-            '"""One."""\nx = 1\n',
-            '"""Another."""\n\n# comment\nx = 1\n',
-            '"""One."""\nx = 2\n',
-        )
-    ):
-        (tmp_path / f"probe{number}.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        prints.append(fingerprint([f"probe{number}"]))
-    assert prints[0] == prints[1]
-    assert prints[0] != prints[2]
+    one = fingerprint_of(tmp_path, monkeypatch, probe='"""One."""\nx = 1\n')
+    reworded = fingerprint_of(tmp_path, monkeypatch, probe='"""Two."""\n\n# comment\nx = 1\n')
+    other = fingerprint_of(tmp_path, monkeypatch, probe='"""One."""\nx = 2\n')
+    assert one == reworded
+    assert one != other
+
+
+def test_a_fingerprint_follows_imports_within_regbench(tmp_path, monkeypatch):
+    text = "from regbench.{} import x\n"
+    prints = {
+        name: fingerprint_of(tmp_path, monkeypatch, probe=text.format(name))
+        for name in ("ascent", "step", "errors")
+    }
+    edited = {"regbench.ascent": "changed"}
+    meaning = fingerprint_module._meaning
+    monkeypatch.setattr(
+        fingerprint_module,
+        "_meaning",
+        lambda path: edited.get(f"regbench.{path.stem}", meaning(path)),
+    )
+    after = {
+        name: fingerprint_of(tmp_path, monkeypatch, probe=text.format(name)) for name in prints
+    }
+    assert after["ascent"] != prints["ascent"]
+    assert after["step"] != prints["step"], "step imports ascent"
+    assert after["errors"] == prints["errors"]
+
+
+def test_a_module_that_is_no_python_is_one_line(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"probe\.py', line 2, is not Python"):
+        fingerprint_of(tmp_path, monkeypatch, probe="x = 1\ny = (\n")
 
 
 def test_prepared_digits_are_whole_and_split_by_the_seed(tmp_path):

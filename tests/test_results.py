@@ -87,11 +87,47 @@ def test_mean_and_sample_deviation_over_seeds(rows):
 
 
 def test_the_table_keeps_the_configs_order_and_shows_the_gap(rows):
-    table = accuracy(over_seeds(results(rows)), ("fgsm", "auto_attack"))
+    table = accuracy(over_seeds(results(rows)), ("fgsm", "auto_attack"))["digits"]
     assert list(table["method"]) == METHODS
     assert list(table.columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − AUTO_ATTACK"]
     assert table.loc[1, "AUTO_ATTACK"] == "31.0 ± 1.0"
     assert table.loc[1, "FGSM − AUTO_ATTACK"] == "65.0"
+
+
+@pytest.fixture
+def two_data_sets(rows):
+    """The rows twice, the second time with other labels and without the last attack."""
+
+    def twice(frame):
+        other = frame.assign(dataset="letters")
+        if "attack" in frame:
+            other = other[other["attack"] != "auto_attack"]
+        if "label" in frame:
+            other["label"] = other["label"] + "-20"
+        both = pd.concat([frame.astype({"dataset": str}), other], ignore_index=True)
+        return categories(both)
+
+    return Rows(*map(twice, rows))
+
+
+def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
+    tables = accuracy(over_seeds(results(two_data_sets)), ("fgsm", "clean"))
+    assert list(tables["digits"].columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − CLEAN"]
+    assert list(tables["letters"].columns[3:6]) == ["FGSM-20", "CLEAN-20", "FGSM-20 − CLEAN-20"]
+    assert not tables["letters"].isna().any(axis=None)
+    page = summary(two_data_sets, results(two_data_sets), list(tables.values()))
+    assert "100 test images of digits, 100 test images of letters" in page
+    assert all(latex(table) for table in tables.values())
+
+
+@pytest.mark.parametrize("name", members.names("figures"))
+def test_each_figure_has_a_panel_per_data_set(two_data_sets, name):
+    look()
+    figure = members.load(f"regbench.figures.{name}")(two_data_sets)
+    text = " ".join(axes.get_title() for axes in figure.axes)
+    assert "digits" in text
+    assert "letters" in text
+    plt.close(figure)
 
 
 def test_an_unknown_gap_is_one_line(rows):
@@ -105,7 +141,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_latex_escapes_what_tex_would_choke_on(rows):
-    text = latex(accuracy(over_seeds(results(rows)), ("fgsm", "clean")))
+    text = latex(accuracy(over_seeds(results(rows)), ("fgsm", "clean"))["digits"])
     assert r"AUTO\_ATTACK" in text
     assert r"31.0 $\pm$ 1.0" in text
     assert r"\toprule" in text
@@ -113,7 +149,7 @@ def test_latex_escapes_what_tex_would_choke_on(rows):
 
 def test_the_summary_shows_failures_warnings_and_counts(rows):
     tidy = results(rows)
-    page = summary(rows, tidy, accuracy(over_seeds(tidy)))
+    page = summary(rows, tidy, list(accuracy(over_seeds(tidy)).values()))
     assert "100 test images of digits" in page
     assert "* FGSM-AT, seed 0: diverged: the loss is NaN from epoch 2 on" in page
     assert "* natural, seed 2, AUTO_ATTACK: zero gradient" in page

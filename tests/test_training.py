@@ -98,8 +98,15 @@ def test_a_loss_that_is_no_number_ends_the_run_as_a_result(card, split):
         return Objective(value, value)
 
     trained = run(card, split, loss)
-    assert trained.status == "diverged: the loss is NaN from epoch 1 on"
+    assert trained.status == "diverged: the loss is nan in epoch 1"
     assert len(trained.curve) == 1
+    assert all(tensor.isfinite().all() for tensor in trained.best.values())
+
+
+def test_a_network_that_answers_nan_is_right_about_nothing(split):
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    nn.init.constant_(broken[1].weight, float("nan"))
+    assert accuracy(broken, split) == 0.0
 
 
 def test_ifgsm_stays_in_the_ball_and_hurts(split):

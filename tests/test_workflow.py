@@ -113,7 +113,7 @@ def test_every_promised_file_is_there(finished):
         "summary.md", "accuracy.csv", "accuracy.md", "accuracy.tex", "results.csv",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
         "figures/accuracy_per_attack.png", "figures/learning_curves.png",
-        "figures/robustness_against_cost.png",
+        "figures/robustness_against_cost.png", "figures/robustness_against_cost.pdf",
     ):  # fmt: skip
         assert (reports / name).stat().st_size > 0, name
     tidy = pd.read_csv(reports / "results.csv")
@@ -197,11 +197,26 @@ def test_report_figures_redraws_without_training(copy):
     figure.unlink()
     try:
         done = copy.snakemake("report_figures")
+        retrained = weights.exists()
     finally:
         aside.rename(weights)
     assert done.returncode == 0, done.stderr
     assert figure.read_bytes() == before, "the same rows must give the same picture"
-    assert not weights.with_suffix(".aside").exists()
+    assert not retrained
+
+
+def test_report_figures_never_replaces_stored_rows_by_fewer(copy):
+    rows = copy.folder / "reports/tiny/runs.parquet"
+    before = rows.read_bytes()
+    run = next((copy.folder / "results/digits/small_cnn/natural").iterdir())
+    aside = run.rename(run.with_name("aside"))
+    try:
+        done = copy.snakemake("report_figures")
+    finally:
+        aside.rename(run)
+    assert done.returncode == 0, done.stderr
+    assert "keeping the" in done.stdout + done.stderr
+    assert rows.read_bytes() == before
 
 
 def test_the_same_card_gives_the_same_weights(copy):
@@ -252,7 +267,7 @@ def test_a_loss_from_outside_the_repository(copy, tmp_path):
     rule = (ROOT / "rules/regularizers/fgsm_at.smk").read_text()
     rule = rule.replace("regbench.regularizers.fgsm_at:FGSMAT", "outside.losses:FGSMAT")
     file = copy.folder / "rules/regularizers/outside.smk"
-    file.write_text(rule.replace("fgsm_at", "outside"))
+    file.write_text(rule.replace("fgsm_at", "outside").replace("FGSM-AT", "from outside"))
     copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "outside": None}})
     try:
         jobs = copy.jobs()
@@ -279,6 +294,19 @@ MISTAKES = {
         {"attacks": {"white_box": {"pgd": {"steps": 2}}}},
         "parameter 'step_size' is missing",
     ),
+    "network's parameter": (
+        {
+            "datasets": {
+                "digits": {**TINY["datasets"]["digits"], "models": {"small_cnn": {"width": -1}}}
+            }
+        },
+        "'width': Input should be greater than 0, got -1",
+    ),
+    "what is no attack": (
+        {"attacks": {"white_box": {"x": {"attack": "regbench.step:Objective"}}}},
+        "regbench.step:Objective",
+    ),
+    "what is no module": ({"attacks": {"w": {"x": {"attack": "os:getcwd"}}}}, "no module 'os'"),
     "regularizer": ({"regularizers": {"sat_r11": None}}, "did you mean 'sat_r1'?"),
     "radius": ({"datasets": {"digits": {"epsilon": 8, "validation": 1}}}, "write 8/255"),
 }
@@ -289,7 +317,8 @@ def test_a_mistake_is_one_line_and_nothing_runs(copy, case):
     change, words = MISTAKES[case]
     copy.configure({**TINY, "gap": None, **change})
     done = copy.snakemake()
-    said = [line for line in done.stderr.splitlines() if "profile" not in line and line]
+    profile = "Using workflow specific profile profiles/default for setting default"
+    said = [line for line in done.stderr.splitlines() if line and not line.startswith(profile)]
     assert done.returncode != 0
     assert len(said) == 1, done.stderr
     assert said[0].startswith("regbench: error: ")
@@ -304,6 +333,41 @@ def test_a_regularizer_that_does_not_import_is_an_error(copy):
         restored(copy, "regbench/regularizers/sat_r1.py")
     assert done.returncode != 0
     assert "No module named 'torhc'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BROKEN_RULES = {
+    "syntax": ("use rule train as train_x with:\n    params:\n        card=(1,\n", "SyntaxError"),
+    "unknown name": ("rule x:\n    params:\n        card=bench.declaer(),\n", "declaer"),
+    "missing argument": ('rule x:\n    params:\n        card=bench.declare("x"),\n', "label"),
+    "declared twice": (
+        (ROOT / "rules/regularizers/sat_r1.smk").read_text().replace("as train_sat_r1", "as other"),
+        "two rules declare the regularizer 'sat_r1'",
+    ),
+    "unusable cost": (
+        (ROOT / "rules/regularizers/sat_r1.smk")
+        .read_text()
+        .replace("sat_r1", "x", 2)
+        .replace('"sat_r1"', '"x"', 1)
+        .replace('h["steps"]', "h.steps"),
+        "its cost cannot be computed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_RULES)
+def test_a_broken_rule_file_is_one_line(copy, case):
+    text, words = BROKEN_RULES[case]
+    file = copy.folder / "rules/regularizers/x.smk"
+    file.write_text(text)
+    copy.configure({**TINY, "regularizers": {"x": None}} if "cost" in case else TINY)
+    try:
+        done = copy.snakemake("-n")
+    finally:
+        file.unlink()
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("regbench: error: ")]
+    assert words in line
     assert "Traceback" not in done.stderr
 
 

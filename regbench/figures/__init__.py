@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
@@ -37,3 +39,8 @@ def markers(methods: Iterable[str]) -> dict[str, str]:
 def task(table: pd.DataFrame) -> pd.Series:
     """Return `data set, network` for each row: what a panel is of."""
     return table["dataset"].astype(str) + ", " + table["model"].astype(str)
+
+
+def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
+    """Put the legend of all panels to the right of the figure."""
+    figure.legend(handles, labels, loc="outside right center", frameon=False)

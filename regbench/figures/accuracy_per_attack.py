@@ -1,9 +1,10 @@
 """How much of the accuracy each attack leaves."""
 
 import seaborn as sns
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, task
+from regbench.figures import colours, legend, task
 from regbench.rows import Rows, results
 
 __all__ = ["accuracy_per_attack"]
@@ -11,29 +12,24 @@ __all__ = ["accuracy_per_attack"]
 
 def accuracy_per_attack(rows: Rows) -> Figure:
     """Return accuracy by attack and method: bars are means over seeds, dots the seeds."""
-    table = results(rows)
+    table = results(rows).sort_values("attack")
     table["accuracy (%)"] = 100 * table["accuracy"]
     table["task"] = task(table)
-    labels = table.sort_values("attack")["label"].unique()
     methods = table["method"].cat.categories
-    common = {
-        "x": "label",
-        "y": "accuracy (%)",
-        "hue": "method",
-        "order": labels,
-        "hue_order": methods,
-    }
-    grid = sns.catplot(
-        table, **common, col="task", col_wrap=1, kind="bar", errorbar=None, saturation=1,
-        palette=colours(methods), height=3.2, aspect=2.2,
-    )  # fmt: skip
-    grid.map_dataframe(
-        sns.stripplot, **common, dodge=True, palette=dict.fromkeys(methods, "black"),
-        size=2.5, jitter=False, legend=False,
-    )  # fmt: skip
-    grid.set_titles("{col_name}")
-    grid.set_axis_labels("", "accuracy (%)")
-    grid.set(ylim=(0, 100))
-    grid.legend.set_title(None)
-    figure: Figure = grid.figure
+    names = table["task"].unique()
+    figure, panels = plt.subplots(
+        len(names), figsize=(7, 3 * len(names)), squeeze=False, layout="constrained"
+    )
+    for name, axes in zip(names, panels.flat, strict=True):
+        common = {
+            "data": table[table["task"] == name].astype({"label": str}),
+            "x": "label", "y": "accuracy (%)", "hue": "method", "hue_order": methods, "ax": axes,
+        }  # fmt: skip
+        sns.barplot(**common, errorbar=None, saturation=1, palette=colours(methods))
+        handles = axes.get_legend_handles_labels()
+        black = dict.fromkeys(methods, "black")
+        sns.stripplot(**common, dodge=True, palette=black, size=2.5, jitter=False, legend=False)
+        axes.set(title=name, xlabel="", ylim=(0, 100))
+        axes.get_legend().remove()
+    legend(figure, *handles)
     return figure

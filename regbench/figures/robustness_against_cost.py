@@ -1,44 +1,41 @@
 """What robustness costs in training."""
 
-import seaborn as sns
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from regbench.figures import colours, markers, task
+from regbench.figures import colours, legend, markers, task
 from regbench.rows import Rows, over_seeds, results
 
 __all__ = ["robustness_against_cost"]
 
 
 def robustness_against_cost(rows: Rows) -> Figure:
-    """Return robust accuracy under the last attack of the config against passes per image.
+    """Return robust accuracy under each data set's last attack against passes per image.
 
     Points are means over seeds, bars one standard deviation.
     """
     means = over_seeds(results(rows))
-    last = means["attack"].cat.categories[-1]
-    means = means[means["attack"] == last]
     means = means.assign(task=task(means))
     methods = means["method"].cat.categories
     tint, shape = colours(methods), markers(methods)
-    grid = sns.FacetGrid(means, col="task", height=3.4, aspect=1.4, sharey=False)
-    for name, axes in grid.axes_dict.items():
-        for row in means[means["task"] == name].itertuples():
+    names = means["task"].unique()
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(5 * len(names), 3.4), squeeze=False, layout="constrained"
+    )
+    for name, axes in zip(names, panels.flat, strict=True):
+        part = means[means["task"] == name]
+        part = part[part["attack"] == part["attack"].max()]
+        for row in part.itertuples():
             axes.errorbar(
                 row.cost, 100 * row.mean, yerr=100 * row.sd, fmt=shape[row.method],
                 color=tint[row.method], capsize=2, markersize=7, label=row.method,
             )  # fmt: skip
-        axes.set(xscale="log")
+        axes.set(xscale="log", title=name, xlabel="forward+backward passes per image and step")
+        axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%)")
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter("")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks([1, 2, 3, 5, 10, 20, 40])
         axes.set_xlim(0.8, 1.3 * means["cost"].max())
-    grid.set_titles("{col_name}")
-    label = means["label"].iloc[0]
-    grid.set_axis_labels(
-        "forward+backward passes per image and step", f"accuracy under {label} (%)"
-    )
-    handles, names = axes.get_legend_handles_labels()
-    grid.add_legend(dict(zip(names, handles, strict=True)))
-    figure: Figure = grid.figure
+    legend(figure, *axes.get_legend_handles_labels())
     return figure

@@ -1,5 +1,6 @@
 """A small convolutional network for 8×8 images, batch-normalised."""
 
+from pydantic import PositiveInt
 from torch import nn
 
 __all__ = ["SmallCNN"]
@@ -14,7 +15,7 @@ class SmallCNN(nn.Sequential):
         width: w, channels of the first convolution.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, width: int = 16) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: PositiveInt = 16) -> None:
         channels, height, columns = shape
         pooled = 2 * width * (height // 2) * (columns // 2)
         super().__init__(
