@@ -15,7 +15,7 @@ from typing import Any
 from regbench.cards import Card
 from regbench.errors import UserError, program
 from regbench.fingerprint import fingerprint
-from regbench.grid import Manifest
+from regbench.manifest import Manifest
 from regbench.members import build, check_values, fit, load
 
 STAMPS = Path(".snakemake/regbench")

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from regbench.errors import UserError, program
-from regbench.grid import Manifest, Run
+from regbench.manifest import Manifest, Run
 
 Rows = dict[str, pd.DataFrame]
 

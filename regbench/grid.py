@@ -4,7 +4,7 @@ Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY
 SUITE-KEY.parquet. KEY is the hash of the card, so experiments share the cells they agree on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from regbench.cards import (
     AttackCard,
-    Card,
     DataCard,
     ModelCard,
     RegularizerCard,
@@ -30,10 +29,11 @@ from regbench.config import (
     canonical,
 )
 from regbench.errors import UserError, did_you_mean
+from regbench.manifest import AttackEntry, Declared, Manifest, Run
 from regbench.members import reference
+from regbench.refusals import refuse_equal_labels, refuse_twins, refuse_unknown_gap
 
 RESULTS = "results"
-Cost = Callable[[dict[str, Any], int], float]
 
 PAPER_TRAINING = {
     "momentum": 0.9,
@@ -45,75 +45,6 @@ PAPER_TRAINING = {
     "selection_steps": 3,
 }
 """arXiv:2002.00614's, for what no level of the config sets."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A regularizer as its rule declares it.
-
-    Attributes:
-        name: the rule's, and the folder's under results/.
-        label: how tables and figures call it.
-        loss: its class, `package.module:Class`.
-        hyperparameters: what the config does not set.
-        cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
-    """
-
-    name: str
-    label: str
-    loss: str
-    hyperparameters: dict[str, Any]
-    cost: Cost
-
-
-class Run(Card):
-    """One cell: a training, where it lies, and the suites that judge it.
-
-    Attributes:
-        dataset: the entry's name in the config; likewise `model` and `regularizer`.
-        label: how tables and figures call the regularizer.
-        cost: forward+backward passes per image and step.
-        folder: where the run's files lie.
-        data: path of the prepared data set.
-        verdicts: path of each suite's verdicts.
-        card: everything that determines the weights.
-    """
-
-    dataset: str
-    model: str
-    regularizer: str
-    label: str
-    seed: int
-    cost: float
-    folder: str
-    data: str
-    verdicts: dict[str, str]
-    card: RunCard
-
-
-class AttackEntry(Card):
-    """How one attack of the config is called, and what it is."""
-
-    name: str
-    label: str
-    suite: str
-    card: AttackCard
-
-
-class Manifest(Card):
-    """An experiment resolved: what the collecting stages read.
-
-    Attributes:
-        experiment: names reports/EXPERIMENT/.
-        runs: every cell, in the config's order.
-        attacks: per data set, every attack in the config's order.
-        suites: the card behind each path of verdicts.
-    """
-
-    experiment: str
-    runs: tuple[Run, ...]
-    attacks: dict[str, tuple[AttackEntry, ...]]
-    suites: dict[str, SuiteCard]
 
 
 @dataclass(frozen=True)
@@ -150,10 +81,10 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         for name, levels in _levels(experiment, task).items()
         for run in _runs(experiment, task, name, _declared(declared, name, levels), levels)
     ]
-    _refuse_twins(runs)
-    _refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in runs})
+    refuse_twins(runs)
+    refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in runs})
     attacks = {task.dataset: _attack_entries(experiment, task) for task in tasks}
-    _refuse_unknown_gap(experiment, attacks)
+    refuse_unknown_gap(experiment, attacks)
     return Manifest(
         experiment=experiment.experiment,
         runs=tuple(runs),
@@ -314,42 +245,5 @@ def _attack_entries(experiment: Experiment, task: _Task) -> tuple[AttackEntry, .
             own = "" if attack.epsilon is None else f" (ε = {attack.epsilon:.4g})"
             label = attack.label or name + own
             entries[name] = AttackEntry(name=name, label=label, suite=suite, card=card)
-    _refuse_equal_labels(f"the attacks on {task.dataset}", {n: e.label for n, e in entries.items()})
+    refuse_equal_labels(f"the attacks on {task.dataset}", {n: e.label for n, e in entries.items()})
     return tuple(entries.values())
-
-
-def _refuse_twins(runs: list[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        twin = seen.setdefault(run.folder, run)
-        if twin is not run:
-            raise UserError(
-                f"config: '{twin.regularizer}' and '{run.regularizer}' on {run.dataset} ask for the"
-                " same training; drop one, or change a hyperparameter"
-            )
-
-
-def _refuse_unknown_gap(
-    experiment: Experiment, attacks: dict[str, tuple[AttackEntry, ...]]
-) -> None:
-    if experiment.gap and experiment.gap[0] == experiment.gap[1]:
-        raise UserError(f"config: gap names '{experiment.gap[0]}' twice; it takes two attacks")
-    for dataset, entries in attacks.items():
-        known = [entry.name for entry in entries]
-        for name in experiment.gap or ():
-            if name not in known:
-                raise UserError(
-                    f"config: gap names the attack '{name}', which {dataset} does not have"
-                    f"{did_you_mean(name, known)}"
-                )
-
-
-def _refuse_equal_labels(what: str, labels: dict[str, str]) -> None:
-    owners: dict[str, str] = {}
-    for name, label in labels.items():
-        owner = owners.setdefault(label, name)
-        if owner != name:
-            raise UserError(
-                f"config: of {what}, '{owner}' and '{name}' are both labelled '{label}', so tables"
-                " would mix them; give one of them another label"
-            )

@@ -14,7 +14,8 @@ from regbench.check import STAMPS, claims, passed_before
 from regbench.configfile import parse, read
 from regbench.errors import UserError, report
 from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
-from regbench.grid import Cost, Declared, Manifest, Run, resolve
+from regbench.grid import resolve
+from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
 
 

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -143,32 +145,22 @@ def test_a_new_suite_trains_nothing(copy):
 
 
 def test_a_changed_loss_runs_only_its_cells(copy):
-    edited(copy, "regbench/regularizers/sat_r1.py", "self.weight * distance", "2 * distance")
-    try:
+    with edited(copy, "regbench/regularizers/sat_r1.py", "self.weight * distance", "2 * distance"):
         jobs = copy.jobs()
-    finally:
-        restored(copy, "regbench/regularizers/sat_r1.py")
     assert jobs["train_sat_r1"] == 1
     assert jobs["attack"] == 2
     assert "train_natural" not in jobs
 
 
 def test_a_comment_runs_nothing(copy):
-    path = copy.folder / "regbench/training.py"
-    path.write_text("# a thought\n" + path.read_text())
-    try:
+    with edited(copy, "regbench/training.py", "import math", "# a thought\nimport math"):
         done = copy.snakemake()
-    finally:
-        restored(copy, "regbench/training.py")
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_a_changed_plot_trains_nothing(copy):
-    edited(copy, "regbench/figures/learning_curves.py", "height=2.5", "height=3.0")
-    try:
+    with edited(copy, "regbench/figures/learning_curves.py", "height=2.5", "height=3.0"):
         jobs = copy.jobs()
-    finally:
-        restored(copy, "regbench/figures/learning_curves.py")
     assert jobs == {"figures": 1, "all": 1}
 
 
@@ -326,11 +318,8 @@ def test_a_mistake_is_one_line_and_nothing_runs(copy, case):
 
 
 def test_a_regularizer_that_does_not_import_is_an_error(copy):
-    edited(copy, "regbench/regularizers/sat_r1.py", "import torch\n", "import torhc\n")
-    try:
+    with edited(copy, "regbench/regularizers/sat_r1.py", "import torch\n", "import torhc\n"):
         done = copy.snakemake("-n")
-    finally:
-        restored(copy, "regbench/regularizers/sat_r1.py")
     assert done.returncode != 0
     assert "No module named 'torhc'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -387,13 +376,14 @@ def test_the_full_reproduction_resolves(tmp_path):
     assert jobs["attack"] == 3 * trainings
 
 
-def edited(copy: Copy, path: str, old: str, new: str) -> None:
-    """Replace `old`, which must be there, in a file of the copy."""
+@contextmanager
+def edited(copy: Copy, path: str, old: str, new: str) -> Iterator[None]:
+    """Replace `old`, which must be there, in a file of the copy; put the file back at the end."""
     file = copy.folder / path
-    assert old in file.read_text()
-    file.write_text(file.read_text().replace(old, new))
-
-
-def restored(copy: Copy, path: str) -> None:
-    """Put a file of the copy back as it is in the repository."""
-    shutil.copy(ROOT / path, copy.folder / path)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        file.write_text(text)

@@ -1,0 +1,78 @@
+"""An experiment resolved: every cell and attack, as the collecting stages read them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from regbench.cards import AttackCard, Card, RunCard, SuiteCard
+
+Cost = Callable[[dict[str, Any], int], float]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A regularizer as its rule declares it.
+
+    Attributes:
+        name: the rule's, and the folder's under results/.
+        label: how tables and figures call it.
+        loss: its class, `package.module:Class`.
+        hyperparameters: what the config does not set.
+        cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
+    """
+
+    name: str
+    label: str
+    loss: str
+    hyperparameters: dict[str, Any]
+    cost: Cost
+
+
+class Run(Card):
+    """One cell: a training, where it lies, and the suites that judge it.
+
+    Attributes:
+        dataset: the entry's name in the config; likewise `model` and `regularizer`.
+        label: how tables and figures call the regularizer.
+        cost: forward+backward passes per image and step.
+        folder: where the run's files lie.
+        data: path of the prepared data set.
+        verdicts: path of each suite's verdicts.
+        card: everything that determines the weights.
+    """
+
+    dataset: str
+    model: str
+    regularizer: str
+    label: str
+    seed: int
+    cost: float
+    folder: str
+    data: str
+    verdicts: dict[str, str]
+    card: RunCard
+
+
+class AttackEntry(Card):
+    """How one attack of the config is called, and what it is."""
+
+    name: str
+    label: str
+    suite: str
+    card: AttackCard
+
+
+class Manifest(Card):
+    """An experiment resolved: what the collecting stages read.
+
+    Attributes:
+        experiment: names reports/EXPERIMENT/.
+        runs: every cell, in the config's order.
+        attacks: per data set, every attack in the config's order.
+        suites: the card behind each path of verdicts.
+    """
+
+    experiment: str
+    runs: tuple[Run, ...]
+    attacks: dict[str, tuple[AttackEntry, ...]]
+    suites: dict[str, SuiteCard]

@@ -1,0 +1,43 @@
+"""What a config may name and yet not mean: each refused in one line."""
+
+from regbench.config import Experiment
+from regbench.errors import UserError, did_you_mean
+from regbench.manifest import AttackEntry, Run
+
+
+def refuse_twins(runs: list[Run]) -> None:
+    """Refuse two entries that ask for the same training."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        twin = seen.setdefault(run.folder, run)
+        if twin is not run:
+            raise UserError(
+                f"config: '{twin.regularizer}' and '{run.regularizer}' on {run.dataset} ask for the"
+                " same training; drop one, or change a hyperparameter"
+            )
+
+
+def refuse_unknown_gap(experiment: Experiment, attacks: dict[str, tuple[AttackEntry, ...]]) -> None:
+    """Refuse a gap between attacks that a data set does not have, or of one with itself."""
+    if experiment.gap and experiment.gap[0] == experiment.gap[1]:
+        raise UserError(f"config: gap names '{experiment.gap[0]}' twice; it takes two attacks")
+    for dataset, entries in attacks.items():
+        known = [entry.name for entry in entries]
+        for name in experiment.gap or ():
+            if name not in known:
+                raise UserError(
+                    f"config: gap names the attack '{name}', which {dataset} does not have"
+                    f"{did_you_mean(name, known)}"
+                )
+
+
+def refuse_equal_labels(what: str, labels: dict[str, str]) -> None:
+    """Refuse two names with one label, which tables and figures would mix."""
+    owners: dict[str, str] = {}
+    for name, label in labels.items():
+        owner = owners.setdefault(label, name)
+        if owner != name:
+            raise UserError(
+                f"config: of {what}, '{owner}' and '{name}' are both labelled '{label}', so tables"
+                " would mix them; give one of them another label"
+            )
