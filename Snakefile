@@ -25,12 +25,9 @@ include: "rules/train.smk"
 
 
 for path in sorted(Path(workflow.basedir, "rules/regularizers").glob("*.smk")):
-    try:
+    with bench.reading(path):
 
         include: path
-
-    except Exception as error:
-        bench.refuse(path, error)
 
 
 include: "rules/attack.smk"

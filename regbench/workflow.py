@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from regbench.cards import DataCard, SuiteCard
 from regbench.check import STAMPS, claims, passed_before
@@ -63,10 +64,14 @@ class Bench:
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
         return lambda wildcards: self.run(wildcards).card.text()
 
-    def refuse(self, path: Path, error: Exception) -> NoReturn:
-        """End the program with one line on a rule file that Snakemake cannot read."""
-        told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
-        sys.exit(report(UserError(told)))
+    @contextmanager
+    def reading(self, path: Path) -> Iterator[None]:
+        """End the program with one line if the block, which reads a rule file, fails."""
+        try:
+            yield
+        except Exception as error:
+            told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
+            sys.exit(report(UserError(told)))
 
     @cached_property
     def manifest(self) -> Manifest:
