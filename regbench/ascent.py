@@ -10,11 +10,17 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (m, K), target) -> a scalar to climb."""
 
 
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Return f(x), (m, K), in float32 even where the network computes in bfloat16."""
+    z: Tensor = model(x)
+    return z.float() if z.dtype is torch.bfloat16 else z
+
+
 def input_gradient(model: nn.Module, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
     """Return ∇ₓ loss(f(x), target), the shape of `x`; no weight gradient is computed or kept."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss(model(x), target), x)
+        (gradient,) = torch.autograd.grad(loss(logits(model, x), target), x)
     return gradient
 
 
@@ -53,19 +59,19 @@ def normal(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.empty_like(x).normal_(generator=generator)
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of `logits`, (m, K), against the labels `y`, (m,)."""
-    return F.cross_entropy(logits, y)
+def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross entropy of the logits `z`, (m, K), against the labels `y`, (m,)."""
+    return F.cross_entropy(z, y)
 
 
-def margin(logits: Tensor, y: Tensor, kappa: float = 50.0) -> Tensor:
+def margin(z: Tensor, y: Tensor, kappa: float = 50.0) -> Tensor:
     """Return −Σ max(0, z_y − max_{j≠y} z_j + κ): the CW margin, as coded for arXiv:2002.00614.
 
     Args:
-        logits: (m, K).
+        z: logits, (m, K).
         y: labels, (m,).
         kappa: confidence κ up to which a wrong class is still pushed.
     """
-    right = logits.gather(1, y[:, None]).squeeze(1)
-    wrong = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    right = z.gather(1, y[:, None]).squeeze(1)
+    wrong = z.scatter(1, y[:, None], -torch.inf).amax(1)
     return -F.relu(right - wrong + kappa).sum()

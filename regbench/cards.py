@@ -83,6 +83,7 @@ class TrainingCard(Card):
     crop_padding: int
     flip: bool
     selection_steps: int
+    precision: str
 
 
 class RunCard(Card):

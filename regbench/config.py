@@ -76,6 +76,7 @@ Share = Annotated[float, Field(gt=0, lt=1, strict=True), WRITTEN]
 Count = Annotated[int, Field(gt=0, lt=2**31, strict=True)]
 Padding = Annotated[int, Field(ge=0, lt=2**10, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\r\n]+$")]
 
@@ -107,6 +108,9 @@ class Training(Section):
     selection_steps: Count | None = Field(
         None, description="steps of the I-FGSM on the validation images that picks the best epoch"
     )
+    precision: Literal["fp32", "tf32", "bf16"] | None = Field(
+        None, description="of the training; every trained model is judged in fp32"
+    )
 
 
 class Member(BaseModel):
@@ -125,6 +129,7 @@ class Regularizer(Member):
     """Hyperparameters over those that rules/regularizers/NAME.smk declares."""
 
     regularizer: str | None = Field(None, description="the declared rule, if not the entry's name")
+    seeds: Seeds | None = Field(None, description="in place of the experiment's")
     training: Training = Training()
 
 
@@ -198,7 +203,7 @@ class Experiment(Section):
     data_root: str = Field("data", description="where torchvision's data sets lie")
     download: bool = Field(False, strict=True)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Seeds
     training: Training
     evaluation: Evaluation = Evaluation()
     regularizers: Annotated[Regularizers, Field(min_length=1)]

@@ -10,7 +10,7 @@ from regbench.errors import UserError
 from regbench.members import source
 
 DATA = ("regbench.prepare",)
-TRAINING = ("regbench.training", "regbench.device")
+TRAINING = ("regbench.network", "regbench.training", "regbench.device")
 ATTACKING = ("regbench.attack", "regbench.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""
 

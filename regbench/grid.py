@@ -43,6 +43,7 @@ PAPER_TRAINING = {
     "crop_padding": 0,
     "flip": False,
     "selection_steps": 3,
+    "precision": "fp32",
 }
 """arXiv:2002.00614's, for what no level of the config sets."""
 
@@ -175,7 +176,7 @@ def _runs(
         hyperparameters |= level.parameters
     sections = (experiment.training, task.data.training, task.network.training)
     training = _training([*sections, *(level.training for level in levels)], task.dataset, name)
-    for seed in experiment.seeds:
+    for seed in next((one.seeds for one in reversed(levels) if one.seeds), experiment.seeds):
         card = RunCard(
             data=task.data_card,
             model=task.model_card,

@@ -16,9 +16,10 @@ from regbench.cards import RunCard
 from regbench.errors import program
 from regbench.fingerprint import TRAINING, fingerprint
 from regbench.members import build
+from regbench.network import network
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
-from regbench.training import Epoch, Trained, fit, network
+from regbench.training import Epoch, Trained, fit
 
 
 def train(card: RunCard, data: Data, device: torch.device) -> Trained:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
-from regbench.members import build
-from regbench.prepare import Data, Split
+from regbench.precision import PRECISIONS, Precision
+from regbench.prepare import Split
 from regbench.step import Objective, Step
 
 TrainingLoss = Callable[[Step], Objective]
@@ -50,15 +50,6 @@ class Trained(NamedTuple):
     status: str
 
 
-def network(card: RunCard, data: Data, device: torch.device) -> nn.Module:
-    """Return the untrained network of `card`, its weights drawn from the card's seed."""
-    torch.manual_seed(card.seed)
-    arguments = {"shape": data.shape, "classes": data.classes, **card.model.arguments}
-    model: nn.Module = build(card.model.architecture, arguments)
-    # channels_last is the faster layout on a CPU and on a GPU
-    return model.to(device).to(memory_format=torch.channels_last)
-
-
 def fit(
     card: RunCard,
     model: nn.Module,
@@ -83,10 +74,11 @@ def fit(
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        fused=True,
     )
     noise = torch.Generator(train.x.device).manual_seed(card.seed)
     order = torch.Generator().manual_seed(card.seed)
+    precision = PRECISIONS[settings.precision]
     curve: list[Epoch] = []
     best, best_epoch, best_score, status = _copy(model), 0, -1.0, "ok"
     for epoch in range(settings.epochs):
@@ -95,9 +87,10 @@ def fit(
             group["lr"] = rate
         started = time.perf_counter()
         steps = _steps(card, model, train, order, noise)
-        means = _descend(steps, loss, optimizer)
+        means = _descend(steps, loss, optimizer, precision)
         seconds = time.perf_counter() - started
-        judged = judge(model, held_out, card.epsilon, settings.selection_steps)
+        with precision(held_out.x.device):
+            judged = judge(model, held_out, card.epsilon, settings.selection_steps)
         row = Epoch(epoch=epoch + 1, learning_rate=rate, **means, **judged, seconds=seconds)  # type: ignore[typeddict-item]
         curve.append(row)
         progress(row)
@@ -152,12 +145,16 @@ def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Te
 
 
 def _descend(
-    steps: Iterator[Step], loss: TrainingLoss, optimizer: torch.optim.Optimizer
+    steps: Iterator[Step],
+    loss: TrainingLoss,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
 ) -> dict[str, float]:
     """Take every step; the means stay on the device until the epoch is over."""
     sums, count = torch.zeros(()), 0
     for step in steps:
-        objective = loss(step)
+        with precision(step.x.device):
+            objective = loss(step)
         optimizer.zero_grad(set_to_none=True)
         objective.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from regbench.ascent import clip, cross_entropy, input_gradient
+from regbench.ascent import clip, cross_entropy, input_gradient, logits
 from regbench.prepare import Split
 
 
@@ -15,10 +15,14 @@ def accuracy(model: nn.Module, split: Split, batch_size: int = 500) -> float:
     hits = torch.zeros((), dtype=torch.int64, device=split.y.device)
     with torch.no_grad():
         for x, y in _batches(split, batch_size):
-            logits = model(x)
-            # argmax takes NaN for the highest, so a broken network would be right about class 0
-            hits += ((logits.argmax(1) == y) & ~logits.isnan().any(1)).sum()
+            hits += right(logits(model, x), y).sum()
     return hits.item() / len(split.y)
+
+
+def right(z: Tensor, y: Tensor) -> Tensor:
+    """Return, (m,), whether the logits `z`, (m, K), name the label; a NaN among them is wrong."""
+    # argmax takes NaN for the highest, so a broken network would be right about class 0
+    return (z.argmax(1) == y) & ~z.isnan().any(1)
 
 
 def ifgsm(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from regbench.ascent import project
 from regbench.attacks import Attack
 from regbench.prepare import Split
+from regbench.validation import right
 
 
 class Verdicts(NamedTuple):
@@ -69,10 +70,9 @@ def _seen(
 ) -> dict[str, Tensor]:
     with torch.no_grad():
         logits = torch.cat([model(part) for part in torch.split(x_adv, batch_size)])
-    prediction = logits.argmax(1)
     return {
-        "prediction": prediction,
-        "correct": (prediction == y) & ~logits.isnan().any(1),  # argmax takes NaN for the highest
+        "prediction": logits.argmax(1),
+        "correct": right(logits, y),
         "distance": (x_adv - x).abs().flatten(1).amax(1),
         "loss": F.cross_entropy(logits, y, reduction="none"),
     }

@@ -9,7 +9,7 @@ from torch import nn
 from regbench.cards import RunCard
 from regbench.errors import UserError
 from regbench.prepare import Data
-from regbench.training import network
+from regbench.network import network
 
 
 def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
