@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from regbench import device as devices
-from regbench.cards import SuiteCard
-from regbench.errors import program
+from regbench.cards import AttackCard, RunCard, SuiteCard
+from regbench.errors import UserError, program
 from regbench.fingerprint import ATTACKING, fingerprint
 from regbench.members import build
 from regbench.prepare import Data, open_data
@@ -33,14 +34,35 @@ SCHEMA = pa.schema(
 )
 
 
-def evaluate(card: SuiteCard, run: Path, data: Data, device: torch.device) -> pa.Table:
-    """Return the verdicts of every attack of the suite, with what is known of each as metadata."""
+def evaluate(
+    card: SuiteCard, run: Path, data: Data, device: torch.device, sources: Sequence[Path] = ()
+) -> pa.Table:
+    """Return the verdicts of every attack of the suite, with what is known of each as metadata.
+
+    Args:
+        card: the suite.
+        run: folder of the judged network.
+        data: what both are judged on.
+        device: where to.
+        sources: folders of the networks that some of the attacks craft on.
+
+    Raises:
+        UserError: a source that the card asks for is not among the folders.
+    """
     model = trained(run, data, card.checkpoint, device)
+    crafted_on = {RunCard.read(str(one / "card.json")).key: one for one in sources}
     tables, told = [], {}
     for name, attack in tqdm(card.attacks.items(), unit="attack", disable=not sys.stderr.isatty()):
         images = data.split(card.split, device, attack.images)
+        source = _source(attack, crafted_on)
+        surrogate = trained(source, data, card.checkpoint, device) if source else None
         verdicts = judge(
-            model, build(attack.attack, attack.arguments), images, card.batch_size, card.seed
+            model,
+            build(attack.attack, attack.arguments),
+            images,
+            card.batch_size,
+            card.seed,
+            surrogate,
         )
         tables.append(rows(name, images.y, verdicts))
         told[name] = {
@@ -51,6 +73,17 @@ def evaluate(card: SuiteCard, run: Path, data: Data, device: torch.device) -> pa
         print(f"{name}: accuracy {verdicts.correct.float().mean():.2%}, {verdicts.seconds:.1f} s")
     about = {"card": card.model_dump(), "attacks": told, "provenance": provenance(device)}
     return pa.concat_tables(tables).replace_schema_metadata({"regbench": json.dumps(about)})
+
+
+def _source(attack: AttackCard, folders: dict[str, Path]) -> Path | None:
+    if attack.source is None:
+        return None
+    if attack.source.key not in folders:
+        raise UserError(
+            f"the attack crafts on the network of the run {attack.source.key}; name its folder by"
+            " --source"
+        )
+    return folders[attack.source.key]
 
 
 def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
@@ -76,11 +109,19 @@ def main() -> None:
     parser.add_argument("card", help="a suite card: JSON text, or the path of a JSON file")
     parser.add_argument("--run", type=Path, required=True, help="folder of regbench.train")
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of the networks that attacks of the suite craft on",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     card, device = SuiteCard.read(arguments.card), devices.pick(arguments.device)
-    table = evaluate(card, arguments.run, open_data(arguments.data), device)
+    data = open_data(arguments.data)
+    table = evaluate(card, arguments.run, data, device, arguments.source)
     pq.write_table(table, arguments.out, compression="zstd")
 
 

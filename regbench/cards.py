@@ -98,11 +98,15 @@ class RunCard(Card):
 
 
 class AttackCard(Card):
-    """One attack with its parameters, on the first `images` images (all, if none)."""
+    """One attack with its parameters, on the first `images` images (all, if none).
+
+    With a `source`, the images are crafted on that trained network and tried on the judged one.
+    """
 
     attack: str
     arguments: dict[str, Any]
     images: int | None
+    source: RunCard | None = None
 
 
 class SuiteCard(Card):

@@ -32,7 +32,7 @@ class Claims(Card):
 
 def claims(manifest: Manifest) -> Claims:
     """Return each distinct class and parameters that the experiment names."""
-    cards = [run.card for run in manifest.runs]
+    cards = [run.card for run in (*manifest.runs, *manifest.sources)]
     attacks = [
         (entry.card.attack, entry.card.arguments)
         for entries in manifest.attacks.values()

@@ -58,6 +58,13 @@ def _radius(value: float) -> float:
     return value
 
 
+def _apart(values: list[float]) -> list[float]:
+    twice = {value for value in values if values.count(value) > 1}
+    if twice:
+        raise ValueError(f"{min(twice):g} is given twice; each value is one attack")
+    return values
+
+
 def _distinct(seeds: list[int]) -> list[int]:
     twice = {seed for seed in seeds if seeds.count(seed) > 1}
     if twice:
@@ -76,6 +83,9 @@ Share = Annotated[float, Field(gt=0, lt=1, strict=True), WRITTEN]
 Count = Annotated[int, Field(gt=0, lt=2**31, strict=True)]
 Padding = Annotated[int, Field(ge=0, lt=2**10, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Values = Annotated[
+    list[Annotated[float, Field(strict=True), WRITTEN]], Field(min_length=2), AfterValidator(_apart)
+]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\r\n]+$")]
@@ -149,6 +159,12 @@ class Attack(Member):
     )
     epsilon: Radius | None = None
     images: Count | None = Field(None, description="in place of the evaluation's `images`")
+    source: Name | None = Field(
+        None, description="an entry of the data set's `sources`: craft on it, not on the judged one"
+    )
+    sweep: Annotated[dict[str, Values], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="one parameter with several values: an attack for each, and a curve"
+    )
 
 
 class Model(Member):
@@ -171,6 +187,15 @@ Suite = dict[
 Suites = dict[Name, Annotated[Suite, Field(min_length=1)]]
 
 
+class Source(Member):
+    """A network that is trained only for adversarial images to be crafted on."""
+
+    model: str = Field(description="a file of regbench/models/, or package.module:Class")
+    regularizer: Name = "natural"
+    seed: Seed = 0
+    training: Training = Training()
+
+
 class DataSet(Member):
     """One data set, its protocol, and what differs for it alone."""
 
@@ -183,6 +208,9 @@ class DataSet(Member):
     training: Training = Training()
     models: Annotated[Models, Field(min_length=1)]
     regularizers: Regularizers = {}
+    sources: dict[Name, Source] = Field(
+        {}, description="trained networks that an attack may craft on: black-box transfer"
+    )
     attacks: Suites | None = Field(None, description="in place of the experiment's")
 
 

@@ -6,6 +6,7 @@ import torch
 
 from regbench.errors import UserError
 
+
 def pick(name: str | None = None) -> torch.device:
     """Return the device `cpu`, `cuda` or, by `auto`, CUDA where there is one; turn TF32 off.
 

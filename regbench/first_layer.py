@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 FEW_CHANNELS = 4
 
@@ -60,7 +61,7 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         with torch.autocast(x.device.type, enabled=False):
@@ -74,11 +75,11 @@ class _Convolution(torch.autograd.Function):
 
 def _by_input(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
     if x.device.type != "cpu":
-        return nn.grad.conv2d_input(x.shape, weight, gradient, padding=padding)
+        return conv2d_input(x.shape, weight, gradient, padding=padding)  # type: ignore[no-any-return, no-untyped-call]
     patches = weight.flatten(1).t() @ gradient.flatten(2)
-    height, width = weight.shape[2:]
-    return F.fold(patches, list(x.shape[2:]), [height, width], padding=list(padding))
+    height, width, *kernel = *x.shape[2:], *weight.shape[2:]
+    return F.fold(patches, (height, width), tuple(kernel), padding=padding)
 
 
 def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    return nn.grad.conv2d_weight(x, weight.shape, gradient, padding=padding)
+    return conv2d_weight(x, weight.shape, gradient, padding=padding)  # type: ignore[no-any-return, no-untyped-call]

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from regbench.cards import (
-    AttackCard,
     DataCard,
     ModelCard,
     RegularizerCard,
@@ -20,11 +19,11 @@ from regbench.cards import (
     TrainingCard,
 )
 from regbench.config import (
-    Attack,
     DataSet,
     Experiment,
     Model,
     Regularizer,
+    Source,
     Training,
     canonical,
 )
@@ -32,6 +31,7 @@ from regbench.errors import UserError, did_you_mean
 from regbench.manifest import AttackEntry, Declared, Manifest, Run
 from regbench.members import reference
 from regbench.refusals import refuse_equal_labels, refuse_twins, refuse_unknown_gap
+from regbench.suites import resolve_suites
 
 RESULTS = "results"
 
@@ -71,38 +71,39 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
     Raises:
         UserError: a name that nothing declares, or two entries that ask for the same training.
     """
-    tasks = [
-        _task(experiment, dataset, model)
-        for dataset, data in experiment.datasets.items()
-        for model in data.models
-    ]
-    runs = [
-        run
-        for task in tasks
-        for name, levels in _levels(experiment, task).items()
-        for run in _runs(experiment, task, name, _declared(declared, name, levels), levels)
-    ]
+    runs: list[Run] = []
+    sources: list[Run] = []
+    attacks: dict[str, tuple[AttackEntry, ...]] = {}
+    cards: dict[str, SuiteCard] = {}
+    for dataset, data in experiment.datasets.items():
+        crafted_on = {
+            name: _source(experiment, declared, dataset, name, source)
+            for name, source in data.sources.items()
+        }
+        suites, attacks[dataset] = resolve_suites(experiment, dataset, crafted_on)
+        cells = [
+            run
+            for model, network in data.models.items()
+            for run in _cells(experiment, declared, _task(dataset, model, data, network, suites))
+        ]
+        cards |= {run.verdicts[suite]: suites[suite] for run in cells for suite in suites}
+        runs += cells
+        sources += crafted_on.values()
     refuse_twins(runs)
     refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in runs})
-    attacks = {task.dataset: _attack_entries(experiment, task) for task in tasks}
     refuse_unknown_gap(experiment, attacks)
     return Manifest(
         experiment=experiment.experiment,
         runs=tuple(runs),
+        sources=tuple({run.folder: run for run in sources}.values()),
         attacks=attacks,
-        suites={
-            run.verdicts[suite]: task.suites[suite]
-            for task in tasks
-            for run in runs
-            if (run.dataset, run.model) == (task.dataset, task.model)
-            for suite in task.suites
-        },
+        suites=cards,
     )
 
 
-def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
-    data = experiment.datasets[dataset]
-    network = data.models[model]
+def _task(
+    dataset: str, model: str, data: DataSet, network: Model, suites: dict[str, SuiteCard]
+) -> _Task:
     data_card = DataCard(
         source=reference("data", data.dataset or dataset),
         arguments=data.parameters,
@@ -115,42 +116,57 @@ def _task(experiment: Experiment, dataset: str, model: str) -> _Task:
             raise UserError(
                 f"config: datasets.{dataset}.models.{model} sets '{name}', which the data set gives"
             )
-    suites = {
-        suite: SuiteCard(
-            attacks={
-                name: _attack_card(data, name, attack, experiment.evaluation.images)
-                for name, attack in attacks.items()
-            },
-            **experiment.evaluation.model_dump(exclude={"images"}),
-        )
-        for suite, attacks in (data.attacks or experiment.attacks).items()
-    }
     return _Task(
         dataset, model, data, network, data_card,
         ModelCard(architecture=architecture, arguments=network.parameters), suites,
     )  # fmt: skip
 
 
-def _attack_card(data: DataSet, name: str, attack: Attack, images: int | None) -> AttackCard:
-    where = reference("attacks", attack.attack or name)
-    epsilon = data.epsilon if attack.epsilon is None else attack.epsilon
-    arguments = {**attack.parameters, "epsilon": epsilon}
-    return AttackCard(attack=where, arguments=arguments, images=attack.images or images)
-
-
-def _levels(experiment: Experiment, task: _Task) -> dict[str, list[Regularizer]]:
-    """Return each chosen regularizer's entries: the experiment's, the data set's, the model's."""
+def _cells(experiment: Experiment, declared: dict[str, Declared], task: _Task) -> Iterator[Run]:
+    """Every regularizer that the experiment chooses, on one task, with each of its seeds."""
     chosen = experiment.regularizers
-    levels = {name: [entry] for name, entry in chosen.items()}
-    for entries in (task.data.regularizers, task.network.regularizers):
-        for name, entry in entries.items():
-            if name not in chosen:
-                raise UserError(
-                    f"config: datasets.{task.dataset} sets '{name}', which `regularizers:` does not"
-                    f" choose{did_you_mean(name, chosen)}"
-                )
-            levels[name].append(entry)
-    return levels
+    for name in (*task.data.regularizers, *task.network.regularizers):
+        if name not in chosen:
+            raise UserError(
+                f"config: datasets.{task.dataset} sets '{name}', which `regularizers:` does not"
+                f" choose{did_you_mean(name, chosen)}"
+            )
+    for name in chosen:
+        levels = _levels(experiment, task, name)
+        seeds = next((one.seeds for one in reversed(levels) if one.seeds), experiment.seeds)
+        rule = _declared(declared, name, levels)
+        for seed in seeds:
+            yield _run(experiment, task, name, rule, levels, seed)
+
+
+def _source(
+    experiment: Experiment,
+    declared: dict[str, Declared],
+    dataset: str,
+    name: str,
+    source: Source,
+) -> Run:
+    """The training behind an entry of `sources:`; a cell of the grid, if it is the same."""
+    data = experiment.datasets[dataset]
+    own = source.model in data.models
+    network = data.models[source.model] if own else Model(model=source.model)
+    sections = [one.model_dump(exclude_none=True) for one in (network.training, source.training)]
+    network = Model(
+        model=network.model,
+        training=Training(**sections[0] | sections[1]),
+        regularizers=network.regularizers,
+        **network.parameters | source.parameters,
+    )
+    task = _task(dataset, source.model if own else name, data, network, {})
+    levels = _levels(experiment, task, source.regularizer)
+    rule = _declared(declared, source.regularizer, levels)
+    return _run(experiment, task, source.regularizer, rule, levels, source.seed)
+
+
+def _levels(experiment: Experiment, task: _Task, name: str) -> list[Regularizer]:
+    """Return a regularizer's entries: the experiment's, the data set's, the network's."""
+    levels = (experiment.regularizers, task.data.regularizers, task.network.regularizers)
+    return [entries[name] for entries in levels if name in entries]
 
 
 def _declared(declared: dict[str, Declared], name: str, levels: list[Regularizer]) -> Declared:
@@ -163,43 +179,42 @@ def _declared(declared: dict[str, Declared], name: str, levels: list[Regularizer
     return declared[rule]
 
 
-def _runs(
+def _run(
     experiment: Experiment,
     task: _Task,
     name: str,
     rule: Declared,
     levels: list[Regularizer],
-) -> Iterator[Run]:
-    """The cells of one regularizer on one task: one per seed."""
+    seed: int,
+) -> Run:
     hyperparameters = {key: canonical(key, value) for key, value in rule.hyperparameters.items()}
     for level in levels:
         hyperparameters |= level.parameters
     sections = (experiment.training, task.data.training, task.network.training)
     training = _training([*sections, *(level.training for level in levels)], task.dataset, name)
-    for seed in next((one.seeds for one in reversed(levels) if one.seeds), experiment.seeds):
-        card = RunCard(
-            data=task.data_card,
-            model=task.model_card,
-            regularizer=RegularizerCard(loss=rule.loss, hyperparameters=hyperparameters),
-            epsilon=task.data.epsilon,
-            training=training,
-            seed=seed,
-        )
-        folder = f"{RESULTS}/{task.dataset}/{task.model}/{rule.name}/{seed}-{card.key}"
-        yield Run(
-            dataset=task.dataset,
-            model=task.model,
-            regularizer=name,
-            label=_label(rule, name, levels),
-            seed=seed,
-            cost=_cost(rule, hyperparameters, training.batch_size),
-            folder=folder,
-            data=task.data_path,
-            verdicts={
-                suite: f"{folder}/{suite}-{one.key}.parquet" for suite, one in task.suites.items()
-            },
-            card=card,
-        )
+    card = RunCard(
+        data=task.data_card,
+        model=task.model_card,
+        regularizer=RegularizerCard(loss=rule.loss, hyperparameters=hyperparameters),
+        epsilon=task.data.epsilon,
+        training=training,
+        seed=seed,
+    )
+    folder = f"{RESULTS}/{task.dataset}/{task.model}/{rule.name}/{seed}-{card.key}"
+    return Run(
+        dataset=task.dataset,
+        model=task.model,
+        regularizer=name,
+        label=_label(rule, name, levels),
+        seed=seed,
+        cost=_cost(rule, hyperparameters, training.batch_size),
+        folder=folder,
+        data=task.data_path,
+        verdicts={
+            suite: f"{folder}/{suite}-{one.key}.parquet" for suite, one in task.suites.items()
+        },
+        card=card,
+    )
 
 
 def _label(rule: Declared, name: str, levels: list[Regularizer]) -> str:
@@ -230,21 +245,3 @@ def _cost(rule: Declared, hyperparameters: dict[str, Any], batch_size: int) -> f
             f"rules/regularizers/{rule.name}.smk: its cost cannot be computed from"
             f" {hyperparameters}: {type(error).__name__}: {error}"
         ) from error
-
-
-def _attack_entries(experiment: Experiment, task: _Task) -> tuple[AttackEntry, ...]:
-    suites = task.data.attacks or experiment.attacks
-    entries: dict[str, AttackEntry] = {}
-    for suite, attacks in suites.items():
-        for name, attack in attacks.items():
-            if name in entries:
-                raise UserError(
-                    f"config: the attack '{name}' of suite '{suite}' is already in suite"
-                    f" '{entries[name].suite}'; give one of them another name"
-                )
-            card = task.suites[suite].attacks[name]
-            own = "" if attack.epsilon is None else f" (ε = {attack.epsilon:.4g})"
-            label = attack.label or name + own
-            entries[name] = AttackEntry(name=name, label=label, suite=suite, card=card)
-    refuse_equal_labels(f"the attacks on {task.dataset}", {n: e.label for n, e in entries.items()})
-    return tuple(entries.values())

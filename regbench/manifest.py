@@ -54,12 +54,28 @@ class Run(Card):
 
 
 class AttackEntry(Card):
-    """How one attack of the config is called, and what it is."""
+    """How one attack of the config is called, and what it is.
+
+    Attributes:
+        name: the entry's; of one point of a sweep, with `@VALUE` after it.
+        label: how tables and figures call it.
+        suite: the suite that it is in.
+        card: everything that determines its verdicts, given the weights.
+        source: the network that the images are crafted on, as the config calls it; none: the judged
+            one.
+        sweep: the parameter that is swept, if one is.
+        value: of that parameter.
+        family: the label of the whole sweep.
+    """
 
     name: str
     label: str
     suite: str
     card: AttackCard
+    source: str | None = None
+    sweep: str | None = None
+    value: float | None = None
+    family: str | None = None
 
 
 class Manifest(Card):
@@ -68,11 +84,13 @@ class Manifest(Card):
     Attributes:
         experiment: names reports/EXPERIMENT/.
         runs: every cell, in the config's order.
+        sources: trainings that adversarial images are crafted on, some of them cells too.
         attacks: per data set, every attack in the config's order.
         suites: the card behind each path of verdicts.
     """
 
     experiment: str
     runs: tuple[Run, ...]
+    sources: tuple[Run, ...]
     attacks: dict[str, tuple[AttackEntry, ...]]
     suites: dict[str, SuiteCard]

@@ -16,14 +16,16 @@ def fp32(device: torch.device) -> AbstractContextManager[object]:  # noqa: ARG00
 @contextmanager
 def tf32(device: torch.device) -> Iterator[None]:  # noqa: ARG001
     """On CUDA, products of float32 rounded to TF32's 10 bits; a CPU has none: there it is fp32."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    for one in switches:
-        one.allow_tf32 = True
+    _allow_tf32(True)
     try:
         yield
     finally:
-        for one in switches:
-            one.allow_tf32 = False
+        _allow_tf32(False)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def bf16(device: torch.device) -> AbstractContextManager[object]:

@@ -34,7 +34,14 @@ class Verdicts(NamedTuple):
     seconds: float
 
 
-def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed: int) -> Verdicts:
+def judge(
+    model: nn.Module,
+    attack: Attack,
+    images: Split,
+    batch_size: int,
+    seed: int,
+    source: nn.Module | None = None,
+) -> Verdicts:
     """Return the verdicts of `attack` on `images`.
 
     The attack's proposal is clipped to the ε-ball and to [0, 1] and classified here; a pixel that
@@ -47,6 +54,7 @@ def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed
         images: n images and labels, on the model's device.
         batch_size: images per call of the attack.
         seed: of the attack's random stream.
+        source: the network that the attack is given in place of `model`: black-box transfer.
     """
     started = time.perf_counter()
     generator = torch.Generator(images.x.device).manual_seed(seed)
@@ -58,7 +66,7 @@ def judge(model: nn.Module, attack: Attack, images: Split, batch_size: int, seed
             size = max(len(left), 1) if attack.whole else batch_size
             for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
-                proposed = attack(model, x.clone(), y.clone(), generator).detach()
+                proposed = attack(source or model, x.clone(), y.clone(), generator).detach()
                 x_adv = project(torch.where(proposed.isnan(), x, proposed), x, attack.epsilon)
                 _keep_worst(state, rows, _seen(model, x_adv, y, x, batch_size))
     heard = tuple(sorted({str(one.message) for one in caught}))

@@ -8,8 +8,8 @@ from torch import nn
 
 from regbench.cards import RunCard
 from regbench.errors import UserError
-from regbench.prepare import Data
 from regbench.network import network
+from regbench.prepare import Data
 
 
 def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:

@@ -1,6 +1,7 @@
 """What the Snakefile asks: names, cards and code of each cell. Imports no torch."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,16 @@ class Bench:
         attacks = self._suite(wildcards).attacks.values()
         return fingerprint((*ATTACKING, *(one.attack for one in attacks)))
 
+    def sources(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the trained networks that a suite's attacks craft on."""
+        files = ("card.json", "best.safetensors", "last.safetensors")
+        return [f"{folder}/{name}" for folder in self._sources(wildcards) for name in files]
+
+    def source_option(self, wildcards: Wildcards) -> str:
+        """Return the option of regbench.attack that names the folders of these networks."""
+        folders = self._sources(wildcards)
+        return f"--source {shlex.join(folders)}" if folders else ""
+
     def code(self, *modules: str) -> str:
         """Return the fingerprint of modules, for a rule's `params:`."""
         return fingerprint(modules)
@@ -167,11 +178,16 @@ class Bench:
 
     @cached_property
     def _runs(self) -> dict[str, Run]:
-        return {run.folder: run for run in self.manifest.runs}
+        return {run.folder: run for run in (*self.manifest.runs, *self.manifest.sources)}
 
     @cached_property
     def _data(self) -> dict[str, DataCard]:
-        return {run.data: run.card.data for run in self.manifest.runs}
+        return {run.data: run.card.data for run in self._runs.values()}
+
+    def _sources(self, wildcards: Wildcards) -> list[str]:
+        asked = self._suite(wildcards).attacks.values()
+        keys = {attack.source.key for attack in asked if attack.source}
+        return [run.folder for run in self.manifest.sources if run.card.key in keys]
 
     def _data_card(self, wildcards: Wildcards) -> DataCard:
         return self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"]

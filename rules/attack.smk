@@ -7,6 +7,7 @@ rule attack:
         card=f"{RUN}/card.json",
         best=f"{RUN}/best.safetensors",
         last=f"{RUN}/last.safetensors",
+        sources=bench.sources,
     output:
         f"{RUN}/{{suite}}-{{key}}.parquet",
     log:
@@ -17,6 +18,7 @@ rule attack:
         card=bench.suite_card,
         code=bench.attack_code,
         folder=lambda wildcards, input: Path(input.card).parent,
+        sources=bench.source_option,
     shell:
         "python -m regbench.attack {params.card:q} --run {params.folder:q}"
-        " --data {input.data:q} --out {output:q} > {log:q} 2>&1"
+        " {params.sources} --data {input.data:q} --out {output:q} > {log:q} 2>&1"

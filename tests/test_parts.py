@@ -41,7 +41,7 @@ def test_each_regularizer_has_a_rule(name):
 
 @pytest.mark.parametrize("name", members.names("models"))
 def test_each_model_gives_finite_logits(name):
-    shape = (3, 32, 32) if name in {"resnet18", "wrn_28_10"} else (1, 28, 28)
+    shape = (3, 32, 32) if "resnet" in name or "wrn" in name else (1, 28, 28)
     model = members.build(f"regbench.models.{name}", {"shape": shape, "classes": 10})
     logits = model.eval()(torch.rand(2, *shape))
     assert logits.shape == (2, 10)

@@ -29,13 +29,13 @@ class PGD(Attack):
 
     Attributes:
         steps: gradient steps.
-        step_size: length of one step, L∞.
+        step_size: length of one step, L∞; none: 2.5 ε/steps, as Madry advises.
         start_radius: the start is uniform in this ball, as a share of ε; 0: no random start.
         loss: `cross_entropy`, or `margin`, the CW margin with κ = 50 (Carlini & Wagner 2017).
     """
 
     steps: PositiveInt
-    step_size: PositiveFloat
+    step_size: PositiveFloat | None = None
     start_radius: Annotated[float, Field(ge=0, le=1)] = 1.0
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
 
@@ -49,6 +49,6 @@ class PGD(Attack):
             start=project(x + noise, x, self.epsilon),
             x=x,
             epsilon=self.epsilon,
-            step_size=self.step_size,
+            step_size=self.step_size or 2.5 * self.epsilon / self.steps,
             steps=self.steps,
         )

@@ -1,0 +1,31 @@
+"""R-FGSM: a random step first, the rest of the radius along the gradient's sign."""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from regbench.ascent import clip, cross_entropy, input_gradient, normal
+from regbench.attacks import Attack
+
+__all__ = ["RFGSM"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFGSM(Attack):
+    """x′ = clip₀₁(x + α·sign N), then x′ + (ε − α)·sign ∇CE(x′) (Tramèr 2018, arXiv:1705.07204).
+
+    Attributes:
+        alpha: α, length of the random step, L∞, below ε.
+    """
+
+    alpha: PositiveFloat
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the images after both steps."""
+        start = clip(x + self.alpha * normal(x, generator).sign())
+        gradient = input_gradient(model, start, y, cross_entropy)
+        return start + (self.epsilon - self.alpha) * gradient.sign()

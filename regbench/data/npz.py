@@ -1,0 +1,80 @@
+"""A data set of the user's own: one .npz file with a checksum."""
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from regbench.data import Images
+from regbench.errors import UserError
+
+__all__ = ["NPZ"]
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class NPZ:
+    """Arrays x_train, y_train, x_test, y_test in a .npz file, as `numpy.savez` writes it.
+
+    Images are uint8, (n, H, W), (n, H, W, C) with C of 1 or 3, or (n, C, H, W) likewise; labels are
+    whole numbers, 0 to K − 1.
+
+    Attributes:
+        path: of the file; a relative path is under the data root.
+        sha256: of the file, 64 hexadecimal digits.
+    """
+
+    path: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    def __call__(self, root: Path, download: bool) -> Images:  # noqa: ARG002
+        """Return the images.
+
+        Raises:
+            UserError: the file is missing, not the one that the checksum is of, or not such a file.
+        """
+        file = root / self.path
+        arrays = self._arrays(file)
+        x_train, x_test = (_nchw(arrays[f"x_{part}"], file) for part in ("train", "test"))
+        y_train, y_test = (arrays[f"y_{part}"].astype(np.int64) for part in ("train", "test"))
+        for x, y in ((x_train, y_train), (x_test, y_test)):
+            if y.shape != (len(x),) or y.min() < 0:
+                raise UserError(
+                    f"'{file}': expected one label from 0 on per image, got {len(x)} images and"
+                    f" labels of shape {y.shape}, the least {y.min()}"
+                )
+        return Images(x_train, y_train, x_test, y_test, scale=255, classes=int(y_train.max()) + 1)
+
+    def _arrays(self, file: Path) -> dict[str, NDArray[np.generic]]:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read '{file}': {error.strerror}; see data_root") from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise UserError(f"'{file}' has sha256 {found}, the config says {self.sha256}")
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in KEYS}
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"'{file}' is no .npz with {', '.join(KEYS)}: {error}") from error
+
+
+def _nchw(x: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:
+    if x.dtype != np.uint8 or x.ndim not in {3, 4} or len(x) == 0:
+        raise UserError(
+            f"'{file}': images must be uint8, (n, H, W), (n, H, W, C) or (n, C, H, W); got"
+            f" {x.dtype} of shape {x.shape}"
+        )
+    pixels = x.astype(np.uint8, copy=False)
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.shape[3] in {1, 3}:
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return pixels
