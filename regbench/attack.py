@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,9 +57,10 @@ def evaluate(
         images = data.split(card.split, device, attack.images)
         source = _source(attack, crafted_on)
         surrogate = trained(source, data, card.checkpoint, device) if source else None
+        member = build(attack.attack, attack.arguments)
         verdicts = judge(
             model,
-            build(attack.attack, attack.arguments),
+            member,
             images,
             card.batch_size,
             card.seed,
@@ -66,6 +68,7 @@ def evaluate(
         )
         tables.append(rows(name, images.y, verdicts))
         told[name] = {
+            "arguments": asdict(member),
             "seconds": verdicts.seconds,
             "warnings": list(verdicts.warnings),
             "code": fingerprint((*ATTACKING, attack.attack)),

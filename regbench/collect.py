@@ -52,6 +52,7 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
 def _run(run: Run, path: Path) -> pd.DataFrame:
     record = _read(lambda file: json.loads(file.read_text(encoding="utf-8")), path)
     known = {
+        "rule": run.rule,
         "cost": run.cost,
         "epsilon": run.card.epsilon,
         "card": run.card.key,
@@ -82,6 +83,8 @@ def _evaluations(
             "attack": entry.name,
             "label": entry.label,
             "suite": entry.suite,
+            "member": entry.card.attack,
+            "arguments": json.dumps(told["arguments"], sort_keys=True),
             "source": entry.source,
             "sweep": entry.sweep,
             "value": entry.value,

@@ -205,6 +205,7 @@ def _run(
         dataset=task.dataset,
         model=task.model,
         regularizer=name,
+        rule=rule.name,
         label=_label(rule, name, levels),
         seed=seed,
         cost=_cost(rule, hyperparameters, training.batch_size),

@@ -33,6 +33,7 @@ class Run(Card):
 
     Attributes:
         dataset: the entry's name in the config; likewise `model` and `regularizer`.
+        rule: the rule that declares the regularizer.
         label: how tables and figures call the regularizer.
         cost: forward+backward passes per image and step.
         folder: where the run's files lie.
@@ -44,6 +45,7 @@ class Run(Card):
     dataset: str
     model: str
     regularizer: str
+    rule: str
     label: str
     seed: int
     cost: float

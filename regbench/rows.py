@@ -9,6 +9,8 @@ from statsmodels.stats.proportion import proportion_confint
 from regbench.errors import UserError
 
 CELL = ["dataset", "model", "regularizer", "method"]
+SHARED = ["rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family"]
+"""What the seeds of a method, under one attack, have in common."""
 
 
 class Rows(NamedTuple):
@@ -35,9 +37,10 @@ def load(folder: Path) -> Rows:
 def results(rows: Rows) -> pd.DataFrame:
     """Return one row per run and attack: the accuracy with its 95 % Wilson interval, cost and time.
 
-    Columns: dataset, model, regularizer, method, seed, attack, epsilon, split, checkpoint, n,
-    correct, accuracy, low, high (shares, 0 to 1), warnings, attack_seconds, cost
-    (forward+backward passes per image and step), train_seconds, best_epoch, status.
+    Columns: dataset, model, regularizer, method, seed, attack, label, epsilon, split, checkpoint,
+    n, correct, accuracy, low, high (shares, 0 to 1), member, arguments, source, sweep, value,
+    family, attack_seconds, warnings, rule, cost (forward+backward passes per image and step),
+    train_seconds, best_epoch, status.
     """
     keys = [*CELL, "seed", "attack"]
     grouped = rows.verdicts.groupby(keys, observed=True)["correct"]
@@ -45,10 +48,15 @@ def results(rows: Rows) -> pd.DataFrame:
     table["accuracy"] = table["correct"] / table["n"]
     table["low"], table["high"] = proportion_confint(table["correct"], table["n"], method="wilson")
     told = rows.evaluations.rename(columns={"seconds": "attack_seconds"}).drop(columns="suite")
-    of_run = rows.runs[[*CELL, "seed", "cost", "train_seconds", "best_epoch", "status"]]
+    of_run = rows.runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
     table = table.merge(told, on=keys, validate="1:1").merge(of_run, on=keys[:-1], validate="m:1")
     first = [*keys, "label", "epsilon", "split", "checkpoint"]
     return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def unswept(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the attacks that stand for themselves: the points of a sweep left out."""
+    return table[table["sweep"].isna()]
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +70,6 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         sd=("accuracy", "std"),
         seeds=("seed", "nunique"),
         n=("n", "min"),
-        epsilon=("epsilon", "first"),
-        cost=("cost", "first"),
         train_seconds=("train_seconds", "mean"),
+        **{column: (column, "first") for column in SHARED},
     ).reset_index()

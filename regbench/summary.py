@@ -15,18 +15,30 @@ A difference column is in percentage points: what single-step accuracy promises 
 multi-step attacks take away."""
 
 
-def summary(rows: Rows, tidy: pd.DataFrame, tables: list[pd.DataFrame]) -> str:
+BESIDE = """\
+Ours: mean over seeds, in percent, ± half of a 95 % interval over seeds (Student's t) and images
+(Wilson). `agree`: the difference is within both intervals together. `cannot be compared`: no
+attack here has the published one's kind, radius and steps. Networks and training differ between
+sources."""
+
+
+def summary(
+    rows: Rows, tidy: pd.DataFrame, tables: list[pd.DataFrame], beside: pd.DataFrame
+) -> str:
     """Return the page as Markdown.
 
     Args:
         rows: the experiment's.
         tidy: of `regbench.rows.results`.
         tables: of `regbench.tables.accuracy`.
+        beside: of `regbench.published.compare`.
     """
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         markdown(tables),
         reading(tidy),
+        "## Beside published numbers",
+        published(beside),
         "## Where these numbers come from",
         origin(rows),
         "## What went wrong, and what the attacks warned of",
@@ -50,6 +62,13 @@ def reading(tidy: pd.DataFrame) -> str:
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
     return READING.format(images=images, checkpoint=which, radii=f"L∞, images in [0, 1]; {radii}.")
+
+
+def published(beside: pd.DataFrame) -> str:
+    """Return the published numbers beside ours, or that there are none."""
+    if beside.empty:
+        return "None are known for these data sets and methods."
+    return f"{BESIDE}\n\n{markdown([beside])}"
 
 
 def origin(rows: Rows) -> str:

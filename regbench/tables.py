@@ -1,4 +1,4 @@
-"""Stage 5a: rows -> results.csv, accuracy.csv, accuracy.md, accuracy.tex and summary.md."""
+"""Stage 5a: rows -> results.csv, accuracy.{csv,md,tex}, published.{csv,md} and summary.md."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from regbench.errors import UserError, did_you_mean, program
-from regbench.rows import CELL, load, over_seeds, results
+from regbench.published import NOTHING, compare
+from regbench.published import load as load_published
+from regbench.rows import CELL, load, over_seeds, results, unswept
 from regbench.summary import markdown, summary
 
 Gap = tuple[str, str]
@@ -14,6 +16,8 @@ Gap = tuple[str, str]
 
 def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> dict[str, pd.DataFrame]:
     """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
+
+    The points of a sweep are left to the figures.
 
     Args:
         means: of `over_seeds`.
@@ -24,7 +28,7 @@ def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> dict[str, pd.DataFr
     """
     return {
         str(dataset): _of_one_data_set(part, gap)
-        for dataset, part in means.groupby("dataset", observed=True)
+        for dataset, part in unswept(means).groupby("dataset", observed=True)
     }
 
 
@@ -78,15 +82,23 @@ def main() -> None:
     parser.add_argument(
         "--gap", nargs=2, metavar="ATTACK", help="add the accuracy under the first minus the second"
     )
+    parser.add_argument(
+        "--published", type=Path, help="published numbers to stand beside, a YAML file"
+    )
     arguments = parser.parse_args()
     folder, rows = arguments.folder, load(arguments.folder)
     tidy = results(rows)
-    tables = list(accuracy(over_seeds(tidy), arguments.gap).values())
+    means = over_seeds(tidy)
+    tables = list(accuracy(means, arguments.gap).values())
+    known = load_published(arguments.published) if arguments.published else NOTHING
+    beside = compare(known, means)
     tidy.to_csv(folder / "results.csv", index=False)
     pd.concat(tables).to_csv(folder / "accuracy.csv", index=False)
     (folder / "accuracy.md").write_text(markdown(tables) + "\n", encoding="utf-8")
     (folder / "accuracy.tex").write_text("\n".join(map(latex, tables)), encoding="utf-8")
-    (folder / "summary.md").write_text(summary(rows, tidy, tables), encoding="utf-8")
+    beside.to_csv(folder / "published.csv", index=False)
+    (folder / "published.md").write_text(markdown([beside]) + "\n", encoding="utf-8")
+    (folder / "summary.md").write_text(summary(rows, tidy, tables, beside), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ class Bench:
 
     @cached_property
     def _runs(self) -> dict[str, Run]:
-        return {run.folder: run for run in (*self.manifest.runs, *self.manifest.sources)}
+        # a source that is a cell too is judged as the cell
+        return {run.folder: run for run in (*self.manifest.sources, *self.manifest.runs)}
 
     @cached_property
     def _data(self) -> dict[str, DataCard]:

@@ -4,29 +4,40 @@
 FIGURES = expand(f"{REPORTS}/figures/{{figure}}.png", figure=bench.members("figures"))
 TABLES = expand(
     f"{REPORTS}/{{table}}",
-    table=["summary.md", "accuracy.csv", "results.csv", "accuracy.md", "accuracy.tex"],
+    table=[
+        "summary.md",
+        "accuracy.csv",
+        "published.csv",
+        "results.csv",
+        "accuracy.md",
+        "accuracy.tex",
+        "published.md",
+    ],
 )
+PUBLISHED = f"{workflow.basedir}/config/published.yaml"
 
 
 rule tables:
     input:
-        ROWS,
+        rows=ROWS,
+        published=PUBLISHED,
     output:
         report(
-            TABLES[:3],
+            TABLES[:4],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[3:],
+        TABLES[4:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True
     params:
-        folder=lambda wildcards, input: Path(input[0]).parent,
+        folder=lambda wildcards, input: Path(input.rows[0]).parent,
         gap=bench.gap,
-        code=bench.code("regbench.tables", "regbench.rows", "regbench.summary"),
+        code=bench.code("regbench.tables"),
     shell:
-        "python -m regbench.tables {params.folder:q} {params.gap} > {log:q} 2>&1"
+        "python -m regbench.tables {params.folder:q} {params.gap}"
+        " --published {input.published:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -55,7 +66,9 @@ rule report_figures:
         reports=REPORTS,
         manifest=bench.manifest_path,
         gap=bench.gap,
+        published=PUBLISHED,
     shell:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
         " && python -m regbench.tables {params.reports:q} {params.gap}"
+        " --published {params.published:q}"
         " && python -m regbench.figures {params.reports:q}) 2>&1 | tee {log:q}"

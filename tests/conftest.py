@@ -1,6 +1,8 @@
 """Tiny models and small batches, on one thread; every test that draws is seeded."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,3 +76,12 @@ def classifier() -> tuple[nn.Module, Split]:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
     return model.eval().requires_grad_(False), draw(16)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> str:
+    """Where MNIST lies in torchvision's layout; skips where it does not."""
+    root = os.environ.get("REGBENCH_DATA", "data")
+    if not (Path(root) / "MNIST/raw/train-images-idx3-ubyte").exists():
+        pytest.skip(f"no MNIST under '{root}'; set REGBENCH_DATA")
+    return root

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regbench.ascent import input_gradient, margin, project
+from regbench.ascent import cross_entropy, input_gradient, margin, project
 from regbench.attacks import Attack
 from regbench.attacks.autoattack import AutoAttack
 from regbench.attacks.clean import Clean
 from regbench.attacks.fgsm import FGSM
+from regbench.attacks.mifgsm import MIFGSM
 from regbench.attacks.pgd import PGD
+from regbench.attacks.rfgsm import RFGSM
 from regbench.errors import UserError
 from regbench.members import build
 from regbench.prepare import Split
@@ -120,6 +122,97 @@ def test_on_a_linear_model_exactly_the_images_in_reach_are_fooled(attack, linear
     robust = margins > EPSILON * (w1 - w0).abs().sum()
     assert correct.equal(robust)
     assert 20 < robust.sum() < 160
+
+
+# --- R-FGSM, MI-FGSM ------------------------------------------------------------------------------
+
+
+def test_rfgsm_goes_alpha_at_random_and_the_rest_along_the_gradient(classifier):
+    model, (x, y) = classifier
+    images = RFGSM(epsilon=0.2, alpha=0.05)(model, x, y, stream(6))
+    noise = torch.empty_like(x).normal_(generator=stream(6))
+    start = (x + 0.05 * noise.sign()).clamp(0, 1)
+    expected = start + 0.15 * input_gradient(model, start, y, cross_entropy).sign()
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+
+
+def test_rfgsm_refuses_a_random_step_beyond_the_radius():
+    with pytest.raises(UserError, match=r"alpha must be at most ε = 0\.1, got 0\.2"):
+        build("regbench.attacks.rfgsm", {"epsilon": 0.1, "alpha": 0.2})
+
+
+def test_mifgsm_follows_the_momentum_of_normalised_gradients(classifier):
+    model, (x, y) = classifier
+    images = MIFGSM(epsilon=0.2, steps=4, decay=0.9)(model, x, y, stream())
+    for row in range(len(x)):  # image by image, as the paper writes it
+        x_adv, velocity = x[row : row + 1], 0
+        for _ in range(4):
+            given = x_adv.clone().requires_grad_()
+            nn.functional.cross_entropy(model(given), y[row : row + 1]).backward()
+            velocity = 0.9 * velocity + given.grad / given.grad.norm(p=1)
+            x_adv = (x_adv + 0.05 * velocity.sign()).clamp(0, 1)
+        assert (images[row : row + 1] - x_adv).abs().max() < 1e-6
+
+
+def test_a_zero_gradient_moves_nothing():
+    x, y = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+
+    def flat(x: Tensor) -> Tensor:
+        return 0 * x.flatten(1)
+
+    assert MIFGSM(epsilon=0.2, steps=3)(flat, x, y, stream()).equal(x)
+
+
+def test_pgd_takes_madrys_step_unless_told_another(classifier):
+    model, (x, y) = classifier
+    images = [
+        PGD(epsilon=0.2, steps=10, step_size=size)(model, x, y, stream()) for size in (None, 0.05)
+    ]
+    assert images[0].equal(images[1])
+
+
+def test_early_stop_fools_whom_the_last_iterate_fools_and_leaves_the_rest_as_it_is(classifier):
+    model, images = classifier
+    told = {"epsilon": 0.12, "steps": 25, "start_radius": 0.0}
+    last = judge(model, PGD(**told), images, batch_size=16, seed=0)
+    early = judge(model, PGD(**told, early_stop=True), images, batch_size=16, seed=0)
+    assert 0 < last.correct.sum() < len(images.y)
+    assert (early.correct <= last.correct).all()
+    stands = early.correct
+    torch.testing.assert_close(early.loss[stands], last.loss[stands])
+
+
+def test_early_stop_spends_no_gradient_on_fooled_images(classifier):
+    model, (x, y) = classifier
+    rows = []
+    hook = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    PGD(epsilon=0.5, steps=40, early_stop=True)(model, x, y, stream())
+    hook.remove()
+    assert rows[0] == len(x)
+    assert sum(rows) < 12 * len(x)
+
+
+# --- transfer -------------------------------------------------------------------------------------
+
+
+def test_an_attack_with_a_source_crafts_on_it_and_is_judged_on_the_target(classifier):
+    target, images = classifier
+    torch.manual_seed(7)
+    source = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)).eval().requires_grad_(False)
+    transferred = judge(target, FGSM(epsilon=0.1), images, 16, 0, source)
+    x_adv = images.x + 0.1 * input_gradient(source, images.x, images.y, cross_entropy).sign()
+    stood = target(images.x).argmax(1) == images.y
+    expected = stood & (target(x_adv.clamp(0, 1)).argmax(1) == images.y)
+    assert transferred.correct.equal(expected)
+    white_box = judge(target, FGSM(epsilon=0.1), images, 16, 0)
+    assert white_box.correct.sum() < transferred.correct.sum()
+
+
+def test_the_target_as_its_own_source_is_the_white_box_attack(classifier):
+    model, images = classifier
+    one, two = (judge(model, FGSM(epsilon=0.1), images, 16, 0, own) for own in (None, model))
+    assert one.correct.equal(two.correct)
+    assert one.loss.equal(two.loss)
 
 
 # --- the referee ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from regbench.grid import resolve
 from regbench.manifest import Declared
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - {ROOT / "config/published.yaml"})
 
 DECLARED = {
     name: Declared(name, name.upper(), f"regbench.regularizers.{name}", hyperparameters, cost)
@@ -99,7 +100,103 @@ def test_other_hyperparameters_are_another_folder(config):
     assert not set(folders[0][2:]) & set(folders[1][2:])
 
 
+def test_a_method_may_have_seeds_of_its_own(config):
+    config = set_at(config, "regularizers.sat_r1.seeds", [7])
+    seeds = [(run.regularizer, run.seed) for run in resolve(parse(config), DECLARED).runs]
+    assert seeds == [("natural", 0), ("natural", 1), ("sat_r1", 7)]
+
+
+@pytest.fixture
+def with_sources(config):
+    """A config in which one attack crafts on a network of its own, one on a cell of the grid."""
+    sources = {
+        "other": {"model": "lenet_plus", "seed": 3, "training": {"epochs": 9}},
+        "twin": {"model": "small_cnn", "seed": 1},
+    }
+    config = set_at(config, "datasets.digits.sources", sources)
+    config = set_at(config, "attacks.white_box.fgsm_other", {"attack": "fgsm", "source": "other"})
+    return set_at(config, "attacks.white_box.fgsm_twin", {"attack": "fgsm", "source": "twin"})
+
+
+def test_sources_are_trained_beside_the_grid_or_found_in_it(with_sources):
+    manifest = resolve(parse(with_sources), DECLARED)
+    other, twin = manifest.sources
+    assert other.folder.startswith("results/digits/other/natural/3-")
+    assert other.card.model.architecture == "regbench.models.lenet_plus"
+    assert other.card.training.epochs == 9
+    assert twin.folder == manifest.runs[1].folder
+    assert len(manifest.runs) == 4
+    entries = {entry.name: entry for entry in manifest.attacks["digits"]}
+    assert entries["fgsm_other"].card.source == other.card
+    assert entries["fgsm_twin"].card.source == twin.card
+    assert entries["fgsm"].card.source is None
+
+
+def test_a_source_with_another_training_is_another_card_of_its_attacks(with_sources):
+    changed = set_at(with_sources, "datasets.digits.sources.other.training.epochs", 8)
+    one, two = (resolve(parse(given), DECLARED) for given in (with_sources, changed))
+    assert one.runs[0].folder == two.runs[0].folder
+    assert one.runs[0].verdicts != two.runs[0].verdicts
+
+
+def test_a_sweep_is_an_attack_for_each_value(config):
+    sweep = {"attack": "fgsm", "label": "FGSM", "sweep": {"epsilon": ["1/4", "1/2"]}}
+    config = set_at(config, "attacks.white_box.over", sweep)
+    points = resolve(parse(config), DECLARED).attacks["digits"][2:]
+    assert [point.name for point in points] == ["over@0.25", "over@0.5"]
+    assert [point.label for point in points] == ["FGSM, ε = 0.25", "FGSM, ε = 0.5"]
+    assert [point.card.arguments["epsilon"] for point in points] == [0.25, 0.5]
+    assert {(point.sweep, point.family) for point in points} == {("epsilon", "FGSM")}
+
+
+def test_a_sweep_of_whole_numbers_stays_whole(config):
+    sweep = {"attack": "pgd", "sweep": {"steps": [1, 10]}}
+    config = set_at(config, "attacks.white_box.over", sweep)
+    points = resolve(parse(config), DECLARED).attacks["digits"][2:]
+    assert [json.dumps(point.card.arguments["steps"]) for point in points] == ["1", "10"]
+
+
 REFUSED = {
+    "a source that there is not": (
+        "attacks.white_box.far",
+        {"attack": "fgsm", "source": "model_a"},
+        "the attack 'far' names the source 'model_a', which datasets.digits.sources does not have",
+    ),
+    "a source of an unknown network": (
+        "datasets.digits.sources",
+        {"a": {"model": "model_x"}},
+        "unknown model 'model_x'; did you mean 'model_",
+    ),
+    "a source of an undeclared regularizer": (
+        "datasets.digits.sources",
+        {"a": {"model": "model_a", "regularizer": "sat_r9"}},
+        "no rule declares the regularizer 'sat_r9'; did you mean 'sat_r1'?",
+    ),
+    "a sweep of two parameters": (
+        "attacks.white_box.over",
+        {"attack": "pgd", "sweep": {"epsilon": [0.1, 0.2], "steps": [1, 2]}},
+        "'attacks.white_box.over.sweep'",
+    ),
+    "a sweep of one value": (
+        "attacks.white_box.over",
+        {"attack": "fgsm", "sweep": {"epsilon": [0.1]}},
+        "'attacks.white_box.over.sweep.epsilon'",
+    ),
+    "a sweep that repeats a value": (
+        "attacks.white_box.over",
+        {"attack": "fgsm", "sweep": {"epsilon": [0.1, "1/10"]}},
+        "0.1 is given twice; each value is one attack",
+    ),
+    "a parameter both set and swept": (
+        "attacks.white_box.over",
+        {"attack": "fgsm", "epsilon": 0.3, "sweep": {"epsilon": [0.1, 0.2]}},
+        "the attack 'over' sets 'epsilon' and sweeps it; drop one of them",
+    ),
+    "an unknown precision": (
+        "training.precision",
+        "fp16",
+        "'training.precision': Input should be 'fp32', 'tf32' or 'bf16', got 'fp16'",
+    ),
     "unknown key": ("sedes", [0], "unknown key 'sedes'; did you mean 'seeds'?"),
     "unknown nested key": (
         "datasets.digits.training",
@@ -242,7 +339,7 @@ def test_what_is_no_mapping_is_refused(tmp_path, text):
         read(file)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_of_the_repository_is_valid(path):
     assert parse(read(path)).experiment
 
@@ -254,7 +351,7 @@ def test_the_schema_file_is_current():
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_schema_file_accepts_the_configs(path):
     schema = json.loads((ROOT / "config/schema.json").read_text())
     assert jsonschema.Draft202012Validator(schema).is_valid(read(path))

@@ -1,13 +1,16 @@
 """Cards, members, fingerprints, data, models, devices: the small parts that stages are made of."""
 
+import hashlib
 import importlib
 import json
+import re
 import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import PositiveInt
@@ -194,6 +197,74 @@ def test_a_foreign_file_is_one_line(tmp_path):
     (tmp_path / "a").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"is not a data file of regbench\.prepare"):
         open_data(tmp_path / "a")
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """`npz(**arrays)`: the arguments of a data set with these arrays, the rest being sound."""
+
+    def write(**changed):
+        generator = np.random.default_rng(0)
+        arrays = {
+            "x_train": generator.integers(0, 256, (30, 8, 6, 3), np.uint8),
+            "y_train": np.arange(30) % 5,
+            "x_test": generator.integers(0, 256, (10, 8, 6, 3), np.uint8),
+            "y_test": np.arange(10) % 5,
+        } | changed
+        file = tmp_path / "mine.npz"
+        np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return {"path": "mine.npz", "sha256": digest}, arrays
+
+    return write
+
+
+def test_a_data_set_of_ones_own(npz, tmp_path):
+    arguments, arrays = npz()
+    images = members.build("regbench.data.npz", arguments)(tmp_path, False)
+    assert images.x_train.shape == (30, 3, 8, 6)
+    assert (images.x_train[4, 2] == arrays["x_train"][4, :, :, 2]).all()
+    assert (images.scale, images.classes) == (255, 5)
+    grey = npz(x_train=arrays["x_train"][..., 0], x_test=arrays["x_test"][..., 0])[0]
+    assert members.build("regbench.data.npz", grey)(tmp_path, False).x_test.shape == (10, 1, 8, 6)
+
+
+FOREIGN = {
+    "a missing array": ({"y_test": None}, "is no .npz with x_train, y_train, x_test, y_test"),
+    "floats": ({"x_test": np.zeros((10, 8, 6))}, "images must be uint8"),
+    "no images": ({"x_train": np.zeros((0, 8, 6), np.uint8)}, "images must be uint8"),
+    "too few labels": ({"y_train": np.arange(29)}, "expected one label from 0 on per image"),
+    "a negative label": ({"y_test": np.arange(10) - 1}, "expected one label from 0 on per image"),
+    "labels of another kind": ({"y_train": np.full(30, "cat")}, "labels must be whole numbers"),
+    "a label never trained on": ({"y_test": np.full(10, 7)}, "labels up to 7, but only 5 classes"),
+    "another shape to test on": (
+        {"x_test": np.zeros((10, 9, 9, 3), np.uint8)},
+        "images to test on have shape (3, 9, 9), those to train on (3, 8, 6)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_npz_is_one_line(npz, tmp_path, case):
+    arrays, words = FOREIGN[case]
+    source = members.build("regbench.data.npz", npz(**arrays)[0])
+    with pytest.raises(UserError, match=re.escape(words)):
+        source(tmp_path, False)
+
+
+def test_a_damaged_npz_is_one_line(npz, tmp_path):
+    arguments, _ = npz()
+    file = tmp_path / "mine.npz"
+    source = members.build("regbench.data.npz", arguments)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{64}, the config says"):
+        source(tmp_path, False)
+    cut = {**arguments, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    with pytest.raises(UserError, match=r"is no \.npz with"):
+        members.build("regbench.data.npz", cut)(tmp_path, False)
+    file.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*mine\.npz.*see data_root"):
+        source(tmp_path, False)
 
 
 def test_missing_torchvision_data_name_the_way_out(tmp_path):

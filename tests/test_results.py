@@ -1,6 +1,8 @@
 """From verdicts to tables and figures, on rows made up here."""
 
 import math
+import re
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -11,10 +13,13 @@ from matplotlib import pyplot as plt
 from regbench import members
 from regbench.errors import UserError
 from regbench.figures import look
+from regbench.published import NOTHING, Published, compare
+from regbench.published import load as load_published
 from regbench.rows import Rows, over_seeds, results
 from regbench.summary import summary
 from regbench.tables import accuracy, latex, percent
 
+ROOT = Path(__file__).parents[1]
 METHODS = ["natural", "FGSM-AT"]
 ATTACKS = ["fgsm", "clean", "auto_attack"]  # not in alphabetical order
 HITS = {"natural": (80, 90, 0), "FGSM-AT": (95, 85, 30)}  # of 100, by attack; one more per seed
@@ -41,8 +46,8 @@ def rows():
             )
             machine |= {"pyautoattack": "1", "numpy": "2", "commit": "c", "dirty": False}
             runs.append(
-                {**cell, "cost": 2.0, "train_seconds": 3.0 + seed, "seconds": 4.0, "threads": 1,
-                 "best_epoch": 2, "status": status, **machine}
+                {**cell, "rule": method, "cost": 2.0, "train_seconds": 3.0 + seed,
+                 "seconds": 4.0, "threads": 1, "best_epoch": 2, "status": status, **machine}
             )  # fmt: skip
             curves += [
                 {**cell, "epoch": epoch, "loss": 1 / epoch, "penalty": 0.1,
@@ -56,7 +61,9 @@ def rows():
                 evaluations.append(
                     {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
                      "epsilon": 0.1, "seconds": 1.0, "warnings": warned, "split": "test",
-                     "checkpoint": "best"}
+                     "checkpoint": "best", "member": f"regbench.attacks.{attack}",
+                     "arguments": '{"epsilon": 0.1, "restarts": 1}',
+                     **dict.fromkeys(["source", "sweep", "value", "family"])}
                 )  # fmt: skip
     frames = (pd.concat(verdicts), *(pd.DataFrame(part) for part in (evaluations, runs, curves)))
     return Rows(*(categories(frame.reset_index(drop=True)) for frame in frames))
@@ -94,6 +101,119 @@ def test_the_table_keeps_the_configs_order_and_shows_the_gap(rows):
     assert table.loc[1, "FGSM − AUTO_ATTACK"] == "65.0"
 
 
+def swept(rows):
+    """The rows with FGSM swept over two radii besides."""
+    verdicts, evaluations = [rows.verdicts], [rows.evaluations]
+    for value in (0.1, 0.2):
+        point = {"attack": f"over@{value}", "label": f"FGSM, ε = {value}"}
+        told = {**point, "sweep": "epsilon", "value": value, "family": "FGSM over ε"}
+        verdicts.append(rows.verdicts.query("attack == 'fgsm'").assign(attack=point["attack"]))
+        evaluations.append(rows.evaluations.query("attack == 'fgsm'").assign(**told))
+    order = [*ATTACKS, "over@0.1", "over@0.2"]
+    both = [pd.concat(parts, ignore_index=True) for parts in (verdicts, evaluations)]
+    for frame in both:
+        frame["attack"] = pd.Categorical(frame["attack"].astype(str), order, ordered=True)
+    return Rows(*both, rows.runs, rows.curves)
+
+
+def test_the_points_of_a_sweep_are_rows_but_no_columns(rows):
+    tidy = results(swept(rows))
+    assert len(tidy) == 2 * 3 * (3 + 2)
+    plain, with_sweep = (
+        accuracy(over_seeds(results(one)))["digits"] for one in (rows, swept(rows))
+    )
+    assert with_sweep.equals(plain)
+
+
+@pytest.mark.parametrize("name", members.names("figures"))
+def test_a_figure_of_sweeps_shows_no_more_where_there_are_none(rows, name):
+    look()
+    figure = members.load(f"regbench.figures.{name}")(rows)
+    assert figure.axes
+    plt.close(figure)
+
+
+# --- published numbers ----------------------------------------------------------------------------
+
+
+def published(**accuracy):
+    attacks = {
+        "clean": {"label": "clean", "attack": "clean"},
+        "fgsm": {"label": "FGSM", "attack": "fgsm"},
+        "fgsm_twice": {"label": "FGSM twice", "attack": "fgsm", "restarts": 2},
+    }
+    entry = {"dataset": "digits", "rule": "FGSM-AT", "epsilon": 0.1, "source": "someone"}
+    return Published.model_validate(
+        {"attacks": attacks, "entries": [{**entry, "images": 100, "accuracy": accuracy}]}
+    )
+
+
+def test_a_published_number_agrees_within_both_intervals_or_differs(rows):
+    means = over_seeds(results(rows))  # ours: FGSM 96 %, standard deviation 1 point, 3 seeds
+    low, high = wilson(96, 100)
+    half = math.hypot((high - low) / 2, 4.302653 * 0.01 / math.sqrt(3))
+    for theirs in (100.0, 91.0, 89.0, 80.0):
+        table = compare(published(fgsm=theirs), means)
+        (row,) = table.itertuples()
+        low, high = wilson(theirs, 100)
+        agree = abs(0.96 - theirs / 100) <= math.hypot(half, (high - low) / 2)
+        assert row.verdict == ("agree" if agree else "differ")
+        assert row.ours == f"96.0 ± {100 * half:.1f}"
+        assert (row.n, row.seeds, row.method) == (100, 3, "FGSM-AT")
+    assert {compare(published(fgsm=p), means)["verdict"][0] for p in (96, 50)} == {
+        "agree", "differ",
+    }  # fmt: skip
+
+
+def test_another_attack_cannot_be_compared(rows):
+    table = compare(published(fgsm=96, fgsm_twice=96), over_seeds(results(rows)))
+    assert list(table["verdict"]) == ["agree", "cannot be compared"]
+    assert list(table["ours"]) == ["96.0 ± 4.8", "–"]
+
+
+def test_another_radius_cannot_be_compared_but_clean_accuracy_has_none(rows):
+    told = published(fgsm=96, clean=86)
+    entry = told.entries[0].model_copy(update={"epsilon": 0.3})
+    table = compare(told.model_copy(update={"entries": (entry,)}), over_seeds(results(rows)))
+    assert list(table["verdict"]) == ["cannot be compared", "agree"]
+
+
+def test_a_network_that_is_named_must_be_ours(rows):
+    told = published(fgsm=96)
+    entry = told.entries[0].model_copy(update={"model": "wrn_28_10"})
+    other = told.model_copy(update={"entries": (entry,)})
+    assert compare(other, over_seeds(results(rows))).empty
+    assert compare(NOTHING, over_seeds(results(rows))).empty
+
+
+def test_the_published_numbers_of_the_repository_are_sound():
+    told = load_published(ROOT / "config/published.yaml")
+    rules = {path.stem for path in (ROOT / "rules/regularizers").glob("*.smk")}
+    for entry in told.entries:
+        assert entry.rule in rules
+        assert entry.dataset in members.names("data")
+        assert entry.model is None or entry.model in members.names("models")
+    for meaning in told.attacks.values():
+        members.build(f"regbench.attacks.{meaning.attack}", {**meaning.arguments, "epsilon": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("attacks: {}\n", "'entries': Field required"),
+        (
+            "attacks: {}\nentries:\n- {dataset: a, rule: b, epsilon: 0.1, source: c,"
+            " accuracy: {fgsm: 3}}\n",
+            "'fgsm' of b is not under `attacks:`",
+        ),
+    ],
+)
+def test_a_wrong_file_of_published_numbers_is_one_line(tmp_path, text, words):
+    (tmp_path / "published.yaml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        load_published(tmp_path / "published.yaml")
+
+
 @pytest.fixture
 def two_data_sets(rows):
     """The rows twice, the second time with other labels and without the last attack."""
@@ -115,7 +235,7 @@ def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
     assert list(tables["digits"].columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − CLEAN"]
     assert list(tables["letters"].columns[3:6]) == ["FGSM-20", "CLEAN-20", "FGSM-20 − CLEAN-20"]
     assert not tables["letters"].isna().any(axis=None)
-    page = summary(two_data_sets, results(two_data_sets), list(tables.values()))
+    page = summary(two_data_sets, results(two_data_sets), list(tables.values()), pd.DataFrame())
     assert "100 test images of digits, 100 test images of letters" in page
     assert all(latex(table) for table in tables.values())
 
@@ -123,7 +243,7 @@ def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
 @pytest.mark.parametrize("name", members.names("figures"))
 def test_each_figure_has_a_panel_per_data_set(two_data_sets, name):
     look()
-    figure = members.load(f"regbench.figures.{name}")(two_data_sets)
+    figure = members.load(f"regbench.figures.{name}")(swept(two_data_sets))
     text = " ".join(axes.get_title() for axes in figure.axes)
     assert "digits" in text
     assert "letters" in text
@@ -149,7 +269,7 @@ def test_latex_escapes_what_tex_would_choke_on(rows):
 
 def test_the_summary_shows_failures_warnings_and_counts(rows):
     tidy = results(rows)
-    page = summary(rows, tidy, list(accuracy(over_seeds(tidy)).values()))
+    page = summary(rows, tidy, list(accuracy(over_seeds(tidy)).values()), pd.DataFrame())
     assert "100 test images of digits" in page
     assert "* FGSM-AT, seed 0: diverged: the loss is NaN from epoch 2 on" in page
     assert "* natural, seed 2, AUTO_ATTACK: zero gradient" in page
@@ -160,7 +280,7 @@ def test_the_summary_shows_failures_warnings_and_counts(rows):
 def test_each_figure_draws_every_method(rows, name):
     mpl.use("Agg")
     look()
-    figure = members.load(f"regbench.figures.{name}")(rows)
+    figure = members.load(f"regbench.figures.{name}")(swept(rows))
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     shown = {text.get_text() for legend in legends for text in legend.get_texts()}
     assert shown >= set(METHODS)

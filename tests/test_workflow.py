@@ -32,9 +32,22 @@ TINY = {
             "pgd": {"images": 50, "steps": 2, "step_size": 0.1},
         },
         "autoattack": {"autoattack": {"images": 4}},
+        "transfer": {
+            "from_other": {"attack": "fgsm", "images": 50, "source": "other"},
+            "from_cell": {"attack": "fgsm", "images": 50, "source": "cell"},
+            "over": {"attack": "fgsm", "images": 50, "sweep": {"epsilon": ["1/8", "1/4"]}},
+        },
     },
     "datasets": {
-        "digits": {"epsilon": 0.25, "validation": 897, "models": {"small_cnn": {"width": 2}}}
+        "digits": {
+            "epsilon": 0.25,
+            "validation": 897,
+            "models": {"small_cnn": {"width": 2}},
+            "sources": {
+                "other": {"model": "model_d"},
+                "cell": {"model": "small_cnn", "regularizer": "fgsm_at"},
+            },
+        }
     },
 }
 
@@ -112,14 +125,16 @@ def copy(finished):
 def test_every_promised_file_is_there(finished):
     reports = finished.folder / "reports/tiny"
     for name in (
-        "summary.md", "accuracy.csv", "accuracy.md", "accuracy.tex", "results.csv",
+        "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
+        "accuracy.tex", "results.csv",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
         "figures/accuracy_per_attack.png", "figures/learning_curves.png",
         "figures/robustness_against_cost.png", "figures/robustness_against_cost.pdf",
+        "figures/accuracy_over_sweeps.png",
     ):  # fmt: skip
         assert (reports / name).stat().st_size > 0, name
     tidy = pd.read_csv(reports / "results.csv")
-    assert len(tidy) == 3 * 4
+    assert len(tidy) == 3 * (4 + 2 + 2)
     assert set(tidy["n"]) == {50, 4}
     assert (tidy["low"] <= tidy["accuracy"]).all()
     assert (tidy["accuracy"] <= tidy["high"]).all()
@@ -134,7 +149,7 @@ def test_a_second_run_does_nothing(copy):
 def test_a_new_weight_runs_only_its_cell(copy):
     copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "sat_r1": {"weight": 0.7}}})
     assert copy.jobs() == {
-        "train_sat_r1": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_sat_r1": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
     }  # fmt: skip
 
 
@@ -148,7 +163,7 @@ def test_a_changed_loss_runs_only_its_cells(copy):
     with edited(copy, "regbench/regularizers/sat_r1.py", "self.weight * distance", "2 * distance"):
         jobs = copy.jobs()
     assert jobs["train_sat_r1"] == 1
-    assert jobs["attack"] == 2
+    assert jobs["attack"] == 3
     assert "train_natural" not in jobs
 
 
@@ -172,7 +187,7 @@ def test_two_experiments_share_cells_and_never_overwrite(copy):
     }
     copy.configure(other, "other")
     assert copy.jobs(name="other") == {
-        "train_sat_r1": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_sat_r1": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
     }  # fmt: skip
     assert copy.snakemake(name="other").returncode == 0
     assert "Nothing to be done" in str(copy.snakemake().stderr)
@@ -230,7 +245,7 @@ def test_the_readme_regularizer_joins_with_nothing_else_changed(tmp_path):
     copy.readme_example()
     jobs = copy.jobs()
     assert jobs["train_logit_squeezing"] == 1
-    assert jobs["attack"] == 2 * 4
+    assert jobs["attack"] == 3 * 4
     done = copy.snakemake("--until", "train_logit_squeezing")
     assert done.returncode == 0, done.stdout + done.stderr
     run = next((tmp_path / "results/digits/small_cnn/logit_squeezing").iterdir())
@@ -247,7 +262,7 @@ def test_the_readme_regularizer_runs_only_its_own_cells(copy):
             for file in (copy.folder / path).glob("logit_squeezing.*"):
                 file.unlink()
     assert jobs == {
-        "train_logit_squeezing": 1, "attack": 2, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_logit_squeezing": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
     }  # fmt: skip
 
 

@@ -22,6 +22,11 @@ class RFGSM(Attack):
 
     alpha: PositiveFloat
 
+    def __post_init__(self) -> None:
+        """Refuse a random step that is longer than the radius."""
+        if self.alpha > self.epsilon:
+            raise ValueError(f"alpha must be at most ε = {self.epsilon:g}, got {self.alpha:g}")
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:

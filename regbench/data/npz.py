@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -42,14 +43,19 @@ class NPZ:
         file = root / self.path
         arrays = self._arrays(file)
         x_train, x_test = (_nchw(arrays[f"x_{part}"], file) for part in ("train", "test"))
-        y_train, y_test = (arrays[f"y_{part}"].astype(np.int64) for part in ("train", "test"))
-        for x, y in ((x_train, y_train), (x_test, y_test)):
-            if y.shape != (len(x),) or y.min() < 0:
-                raise UserError(
-                    f"'{file}': expected one label from 0 on per image, got {len(x)} images and"
-                    f" labels of shape {y.shape}, the least {y.min()}"
-                )
-        return Images(x_train, y_train, x_test, y_test, scale=255, classes=int(y_train.max()) + 1)
+        y_train = _labels(arrays["y_train"], len(x_train), file)
+        y_test = _labels(arrays["y_test"], len(x_test), file)
+        classes = int(y_train.max()) + 1
+        if y_test.max() >= classes:
+            raise UserError(
+                f"'{file}': labels up to {y_test.max()}, but only {classes} classes to train on"
+            )
+        if x_train.shape[1:] != x_test.shape[1:]:
+            raise UserError(
+                f"'{file}': images to test on have shape {x_test.shape[1:]}, those to train on"
+                f" {x_train.shape[1:]}"
+            )
+        return Images(x_train, y_train, x_test, y_test, scale=255, classes=classes)
 
     def _arrays(self, file: Path) -> dict[str, NDArray[np.generic]]:
         try:
@@ -60,7 +66,7 @@ class NPZ:
         if found != self.sha256:
             raise UserError(f"'{file}' has sha256 {found}, the config says {self.sha256}")
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with np.load(BytesIO(content), allow_pickle=False) as archive:
                 return {key: archive[key] for key in KEYS}
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise UserError(f"'{file}' is no .npz with {', '.join(KEYS)}: {error}") from error
@@ -78,3 +84,15 @@ def _nchw(x: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:
     if pixels.shape[3] in {1, 3}:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     return pixels
+
+
+def _labels(y: NDArray[np.generic], count: int, file: Path) -> NDArray[np.int64]:
+    if not np.issubdtype(y.dtype, np.integer):
+        raise UserError(f"'{file}': labels must be whole numbers, got {y.dtype}")
+    labels = y.astype(np.int64)
+    if labels.shape != (count,) or labels.min() < 0:
+        raise UserError(
+            f"'{file}': expected one label from 0 on per image, got {count} images and labels of"
+            f" shape {labels.shape}, the least {labels.min()}"
+        )
+    return labels

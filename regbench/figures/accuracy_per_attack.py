@@ -5,14 +5,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from regbench.figures import colours, legend, task
-from regbench.rows import Rows, results
+from regbench.rows import Rows, results, unswept
 
 __all__ = ["accuracy_per_attack"]
 
 
 def accuracy_per_attack(rows: Rows) -> Figure:
     """Return accuracy by attack and method: bars are means over seeds, dots the seeds."""
-    table = results(rows).sort_values("attack")
+    table = unswept(results(rows)).sort_values("attack")
     table["accuracy (%)"] = 100 * table["accuracy"]
     table["task"] = task(table)
     methods = table["method"].cat.categories

@@ -5,17 +5,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.figures import colours, legend, markers, task
-from regbench.rows import Rows, over_seeds, results
+from regbench.rows import Rows, over_seeds, results, unswept
 
 __all__ = ["robustness_against_cost"]
 
 
 def robustness_against_cost(rows: Rows) -> Figure:
-    """Return robust accuracy under each data set's last attack against passes per image.
+    """Return robust accuracy under each data set's last white-box attack against passes per image.
 
     Points are means over seeds, bars one standard deviation.
     """
-    means = over_seeds(results(rows))
+    means = unswept(over_seeds(results(rows)))
+    means = means[means["source"].isna()]
     means = means.assign(task=task(means))
     methods = means["method"].cat.categories
     tint, shape = colours(methods), markers(methods)

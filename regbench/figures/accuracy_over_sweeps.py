@@ -1,0 +1,58 @@
+"""How accuracy falls as an attack grows: over its radius ε, over its steps, over any parameter."""
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from regbench.figures import colours, legend, markers, task
+from regbench.rows import Rows, over_seeds, results
+from regbench.suites import SYMBOLS
+
+__all__ = ["accuracy_over_sweeps"]
+
+
+def accuracy_over_sweeps(rows: Rows) -> Figure:
+    """Return one panel for each attack that is swept: accuracy against the parameter, per method.
+
+    Points are means over seeds, bars one standard deviation. An attack is honest if its curve falls
+    to 0 as ε grows, and strong enough where more steps change nothing.
+    """
+    means = over_seeds(results(rows))
+    swept = means[means["sweep"].notna()]
+    if swept.empty:
+        return _nothing_to_show()
+    panels = list(swept.assign(task=task(swept)).groupby(["task", "family"], sort=False))
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(1.5 + 3.5 * len(panels), 3.2), squeeze=False, layout="constrained"
+    )
+    for axes, ((name, family), part) in zip(grid.flat, panels, strict=True):
+        _draw(axes, part)
+        axes.set_title(f"{name}: {family}", fontsize="medium")
+    legend(figure, *grid.flat[0].get_legend_handles_labels())
+    return figure
+
+
+def _draw(axes: Axes, part: pd.DataFrame) -> None:
+    methods = part["method"].cat.categories
+    tint, shape = colours(methods), markers(methods)
+    for method in methods:
+        curve = part[part["method"] == method].sort_values("value")
+        axes.errorbar(
+            curve["value"], 100 * curve["mean"], yerr=100 * curve["sd"].fillna(0),
+            color=tint[method], marker=shape[method], markersize=5, capsize=2, label=method,
+        )  # fmt: skip
+    parameter = part["sweep"].iloc[0]
+    if parameter != "epsilon":
+        values = sorted(part["value"].unique())
+        axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()
+    axes.set(xlabel=SYMBOLS.get(parameter, parameter), ylabel="accuracy (%)", ylim=(-3, 103))
+
+
+def _nothing_to_show() -> Figure:
+    figure, axes = plt.subplots(figsize=(5, 1), layout="constrained")
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "No attack of this experiment is swept (config: `sweep:`).", ha="center")
+    return figure

@@ -1,0 +1,171 @@
+"""Published accuracies beside ours: do they agree, differ, or answer another question?"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.stats import t
+from statsmodels.stats.proportion import proportion_confint
+
+from regbench.config import Count, Name, Radius, canonical
+from regbench.configfile import read
+from regbench.errors import UserError
+from regbench.rows import CELL
+
+COLUMNS = [
+    "dataset", "model", "method", "attack", "published", "images", "ours", "n", "seeds",
+    "verdict", "source",
+]  # fmt: skip
+
+
+class Entry(BaseModel):
+    """What one source says of one method on one data set.
+
+    Attributes:
+        dataset: the data set's entry in the config.
+        rule: the regularizer's rule, rules/regularizers/NAME.smk.
+        model: the network; none: a network of the size that is usual for the data set.
+        epsilon: attack radius ε, L∞, images in [0, 1].
+        images: how many test images were judged.
+        source: who says so, where and when.
+        note: what else was different in its training.
+        accuracy: in percent, by the names that the file's `attacks` explains.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: Name
+    rule: Name
+    model: Name | None = None
+    epsilon: Radius
+    images: Count = 10_000
+    source: str
+    note: str = ""
+    accuracy: dict[Name, Annotated[float, Field(ge=0, le=100)]]
+
+
+class Meaning(BaseModel):
+    """An attack that an accuracy was published for: its label, its member, its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    label: str
+    attack: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The parameters that an attack of ours must share to be compared."""
+        return {key: canonical(key, value) for key, value in (self.model_extra or {}).items()}
+
+
+class Published(BaseModel):
+    """A file of published numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    attacks: dict[Name, Meaning]
+    entries: tuple[Entry, ...]
+
+
+NOTHING = Published(attacks={}, entries=())
+
+
+class Interval(NamedTuple):
+    """An accuracy, 0 to 1, with half the width of its 95 % interval."""
+
+    value: float
+    half: float
+
+
+def load(path: Path) -> Published:
+    """Return the numbers in a file like config/published.yaml.
+
+    Raises:
+        UserError: not such a file.
+    """
+    try:
+        published = Published.model_validate(read(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"'{path}': '{where}': {first['msg']}") from error
+    for entry in published.entries:
+        for name in entry.accuracy:
+            if name not in published.attacks:
+                raise UserError(f"'{path}': '{name}' of {entry.rule} is not under `attacks:`")
+    return published
+
+
+def compare(published: Published, means: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per published number that a method of ours stands beside, in percent.
+
+    `verdict` is `agree` where the two 95 % intervals of a difference include 0, else `differ`; or
+    `cannot be compared`, where no attack of ours has the parameters of the published one.
+
+    Args:
+        published: of `load`.
+        means: of `regbench.rows.over_seeds`.
+    """
+    rows = [
+        _row(entry, published.attacks[name], percent, cell)
+        for entry in published.entries
+        for _, cell in means.groupby(CELL, observed=True)
+        if _stands_beside(entry, cell)
+        for name, percent in entry.accuracy.items()
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _stands_beside(entry: Entry, cell: pd.DataFrame) -> bool:
+    first = cell.iloc[0]
+    same = (first["dataset"], first["rule"]) == (entry.dataset, entry.rule)
+    return same and entry.model in {None, first["model"]}
+
+
+def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> dict[str, object]:
+    first = cell.iloc[0]
+    told = {
+        "dataset": entry.dataset, "model": first["model"], "method": first["method"],
+        "attack": meaning.label, "published": f"{percent:g}", "images": entry.images,
+        "source": entry.source + (f" ({entry.note})" if entry.note else ""),
+    }  # fmt: skip
+    ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
+    if ours.empty:
+        return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
+    row = ours.iloc[0]
+    mine, theirs = _ours(row), _theirs(percent, entry.images)
+    apart = abs(mine.value - theirs.value) > np.hypot(mine.half, theirs.half)
+    return {
+        **told,
+        "ours": f"{100 * mine.value:.1f} ± {100 * mine.half:.1f}",
+        "n": row["n"],
+        "seeds": row["seeds"],
+        "verdict": "differ" if apart else "agree",
+    }
+
+
+def _is(meaning: Meaning, epsilon: float, row: pd.Series) -> bool:
+    """Tell whether an attack of ours is the published one; a swept or transferred one is not."""
+    arguments = json.loads(row["arguments"])
+    shared = {key: arguments.get(key) for key in meaning.arguments}
+    return (
+        pd.isna(row["sweep"])
+        and pd.isna(row["source"])
+        and row["member"] == f"regbench.attacks.{meaning.attack}"
+        and (meaning.attack == "clean" or bool(np.isclose(row["epsilon"], epsilon, atol=1e-4)))
+        and shared == meaning.arguments
+    )
+
+
+def _ours(row: pd.Series) -> Interval:
+    """Mean over seeds; its interval covers the draw of the seeds and that of the images."""
+    low, high = proportion_confint(row["mean"] * row["n"], row["n"], method="wilson")
+    half = (high - low) / 2
+    if row["seeds"] > 1:
+        half = np.hypot(half, t.ppf(0.975, row["seeds"] - 1) * row["sd"] / np.sqrt(row["seeds"]))
+    return Interval(row["mean"], float(half))
+
+
+def _theirs(percent: float, images: int) -> Interval:
+    low, high = proportion_confint(percent / 100 * images, images, method="wilson")
+    return Interval(percent / 100, (high - low) / 2)

@@ -1,0 +1,213 @@
+"""The fast path: the same numbers as plain PyTorch, and what a lower precision may change."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regbench import members
+from regbench.ascent import cross_entropy, input_gradient, logits
+from regbench.config import Training
+from regbench.first_layer import ImageConv2d, tune
+from regbench.models.lenet_plus import LeNetPlus
+from regbench.precision import PRECISIONS
+from regbench.step import Step
+
+SHAPES = [((3, 1, 9, 7), 5, 2), ((2, 3, 8, 8), 3, 1), ((2, 1, 9, 9), 8, 0), ((2, 4, 5, 5), 1, 0)]
+
+
+def plain_and_tuned(channels: int, kernel: int, padding: int) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(channels, 6, kernel, padding=padding).double()
+    tuned = nn.Conv2d(channels, 6, kernel, padding=padding).double()
+    tuned.load_state_dict(plain.state_dict())
+    return plain, tune(tuned)
+
+
+@pytest.mark.parametrize(("shape", "kernel", "padding"), SHAPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_first_layer_and_its_gradients_are_those_of_conv2d(shape, kernel, padding, layout):
+    x = torch.rand(shape, dtype=torch.float64)
+    plain, tuned = (
+        one.to(memory_format=layout) for one in plain_and_tuned(shape[1], kernel, padding)
+    )
+    assert type(tuned) is ImageConv2d
+    results = []
+    for layer in (plain, tuned):
+        given = x.clone().contiguous(memory_format=layout).requires_grad_()
+        y = layer(given)
+        weights = torch.autograd.grad((y**3).sum(), [given, layer.weight, layer.bias])
+        results.append([y, *weights])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_first_layer_can_be_differentiated_twice():
+    _, tuned = plain_and_tuned(1, 3, 1)
+    x = torch.rand(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(tuned, x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(5, 2, 3),
+        nn.Conv2d(1, 2, 3, stride=2),
+        nn.Conv2d(1, 2, 3, dilation=2),
+        nn.Conv2d(2, 2, 3, groups=2),
+        nn.Conv2d(1, 2, 3, padding="same"),
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"),
+    ],
+)
+def test_other_convolutions_are_left_alone(layer):
+    assert type(tune(layer)) is nn.Conv2d
+
+
+@pytest.mark.parametrize("name", ["lenet_plus", "model_b", "resnet18"])
+def test_a_tuned_network_has_the_names_logits_and_gradients_of_a_plain_one(name):
+    shape = (3, 32, 32) if name == "resnet18" else (1, 28, 28)
+    torch.manual_seed(1)
+    plain = members.build(f"regbench.models.{name}", {"shape": shape, "classes": 10}).double()
+    tuned = members.build(f"regbench.models.{name}", {"shape": shape, "classes": 10}).double()
+    tuned.load_state_dict(plain.state_dict())
+    tuned = tune(tuned).to(memory_format=torch.channels_last)
+    assert list(tuned.state_dict()) == list(plain.state_dict())
+    assert sum(isinstance(module, ImageConv2d) for module in tuned.modules()) == 1
+    x, y = torch.rand(2, *shape, dtype=torch.float64), torch.tensor([1, 2])
+    for model in (plain, tuned):
+        model.eval()
+    torch.testing.assert_close(tuned(x), plain(x), rtol=1e-10, atol=1e-10)
+    gradients = [input_gradient(model, x, y, cross_entropy) for model in (plain, tuned)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
+
+
+def test_pooling_before_the_relu_changes_not_a_bit():
+    torch.manual_seed(2)
+    ours = LeNetPlus((1, 28, 28), 10)
+    conv1, _, _, conv2, _, _, *rest = ours
+
+    def authors(x):
+        x = F.max_pool2d(F.relu(conv1(x)), 2)
+        return nn.Sequential(*rest)(F.max_pool2d(F.relu(conv2(x)), 2))
+
+    x, y = torch.rand(4, 1, 28, 28), torch.arange(4)
+    assert ours(x).equal(authors(x))
+    gradients = [input_gradient(model, x, y, cross_entropy) for model in (ours, authors)]
+    assert gradients[0].equal(gradients[1])
+
+
+# --- precision ------------------------------------------------------------------------------------
+
+
+def test_the_config_offers_every_precision():
+    (offered,) = (
+        get_args(one)
+        for one in get_args(Training.model_fields["precision"].annotation)
+        if get_args(one)
+    )
+    assert set(offered) == set(PRECISIONS)
+
+
+@pytest.fixture
+def lenet():
+    torch.manual_seed(3)
+    model = tune(LeNetPlus((1, 28, 28), 10)).to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(16, 1, 28, 28, generator=generator)
+    return model, x, torch.randint(10, (16,), generator=generator)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_logits_are_float32_in_every_precision(precision, lenet):
+    model, x, _ = lenet
+    with PRECISIONS[precision](x.device):
+        z = logits(model, x)
+    assert z.dtype is torch.float32
+    torch.testing.assert_close(z, model(x), rtol=0.05, atol=0.02)
+
+
+def test_bf16_keeps_the_first_layer_exact(lenet):
+    model, x, _ = lenet
+    with PRECISIONS["bf16"](x.device):
+        assert model[0](x).equal(model[0](x))
+        got = model[0](x)
+    assert got.dtype is torch.float32
+    assert got.equal(model[0](x))
+
+
+def test_bf16_agrees_on_most_signs(lenet):
+    model, x, y = lenet
+    exact = input_gradient(model, x, y, cross_entropy)
+    with PRECISIONS["bf16"](x.device):
+        rounded = input_gradient(model, x, y, cross_entropy)
+    assert rounded.dtype is torch.float32
+    assert (rounded.sign() == exact.sign()).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", members.names("regularizers"))
+def test_every_loss_trains_in_bf16_and_reaches_every_weight(name, lenet):
+    """A network frozen by a cast that was cached without a graph would train only its biases."""
+    model, x, y = lenet
+    hyperparameters = {
+        "pgd_at": {"steps": 2, "step_size": 0.1},
+        "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
+        "sat_r1": {"weight": 0.2, "steps": 2},
+        "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},
+        "sat_r3": {
+            "weight": 1, "tau": 0.4, "alpha": 0.01,
+            "epsilon_low": 0.1, "epsilon_high": 0.3, "projected": False,
+        },
+    }.get(name, {})  # fmt: skip
+    loss = members.build(f"regbench.regularizers.{name}", hyperparameters)
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        step = Step(model, x, y, 0.05, torch.Generator().manual_seed(4))
+        with PRECISIONS[precision](x.device):
+            objective = loss(step)
+        gradients.append(torch.autograd.grad(objective.total, list(model.parameters())))
+    for exact, rounded in zip(*gradients, strict=True):
+        assert rounded.dtype is torch.float32
+        cosine = F.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0)
+        assert cosine > 0.9
+
+
+def test_tf32_is_off_again_afterwards():
+    with PRECISIONS["tf32"](torch.device("cpu")):
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+# --- real MNIST, where it lies --------------------------------------------------------------------
+
+MNIST = {"source": "regbench.data.mnist", "arguments": {}, "validation": 10_000, "split_seed": 0}
+
+
+def test_lenet_plus_learns_real_mnist(mnist_root, tmp_path):
+    """A few hundred steps of FGSM-AT: far better than chance, clean and under its own attack."""
+    from regbench.cards import DataCard  # noqa: PLC0415
+    from regbench.prepare import open_data, prepare  # noqa: PLC0415
+    from regbench.regularizers.fgsm_at import FGSMAT  # noqa: PLC0415
+    from regbench.validation import accuracy, ifgsm  # noqa: PLC0415
+
+    prepare(DataCard.model_validate(MNIST), Path(mnist_root), False, tmp_path / "mnist")
+    data = open_data(tmp_path / "mnist")
+    train, held_out = (data.split(name, torch.device("cpu")) for name in ("train", "validation"))
+    assert (len(train.y), len(held_out.y)) == (50_000, 10_000)
+    assert data.shape == (1, 28, 28)
+    torch.manual_seed(0)
+    model = tune(LeNetPlus(data.shape, data.classes)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loss, noise = FGSMAT(), torch.Generator().manual_seed(0)
+    for rows in torch.split(torch.arange(300 * 32), 32):
+        objective = loss(Step(model, train.x[rows], train.y[rows], 0.1, noise))
+        optimizer.zero_grad()
+        objective.total.backward()
+        optimizer.step()
+    few = type(held_out)(held_out.x[:1000], held_out.y[:1000])
+    assert accuracy(model, few) > 0.9
+    assert accuracy(model, ifgsm(model, few, 0.1, 3)) > 0.7
