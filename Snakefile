@@ -16,7 +16,7 @@ if not workflow.overwrite_configfiles:
 report: "reports/workflow.rst"
 
 
-bench = Bench(config, workflow.configfiles)
+bench = Bench(config, workflow.configfiles, talks=workflow.is_main_process)
 
 
 include: "rules/common.smk"

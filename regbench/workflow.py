@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,15 @@ class Bench:
     A user's mistake ends the program with one line, before Snakemake has built its DAG.
     """
 
-    def __init__(self, config: dict[str, Any], files: list[str]) -> None:
+    def __init__(self, config: dict[str, Any], files: list[str], *, talks: bool = True) -> None:
+        """Read the config.
+
+        Args:
+            config: as Snakemake merged it.
+            files: the files that it came from.
+            talks: whether to say how large the experiment is, as the main process does.
+        """
+        self._talks = talks
         self._declared: dict[str, Declared] = {}
         try:
             for path in files:
@@ -83,7 +91,11 @@ class Bench:
             fine = passed_before(wanted)
         except UserError as error:
             sys.exit(report(error))
-        return manifest if fine else sys.exit(2)
+        if not fine:
+            sys.exit(2)
+        if self._talks:
+            print(size(manifest), file=sys.stderr)
+        return manifest
 
     def run(self, wildcards: Wildcards) -> Run:
         """Return the cell that a rule's wildcards name."""
@@ -140,6 +152,23 @@ class Bench:
     def modules(self, kind: str) -> list[str]:
         """Return the modules of regbench/KIND/, the package itself first."""
         return [f"regbench.{kind}", *(f"regbench.{kind}.{name}" for name in names(kind))]
+
+    def forecast(self, outputs: Iterable[str], cores: int) -> None:
+        """Tell what making `outputs` will cost, before the first job.
+
+        A GPU that is asked for and absent ends the program here.
+        """
+        ours = {run.folder for run in self._runs.values()}
+        targets = [path for path in outputs if path.rpartition("/")[0] in ours]
+        if not targets:
+            return
+        jobs = str(self.gpus or cores)
+        command = [sys.executable, "-W", "ignore", "-m", "regbench.forecast", self.manifest_path]
+        done = subprocess.run(
+            [*command, "--jobs", jobs], input="\n".join(targets), text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(done.returncode)
 
     @property
     def gap(self) -> str:
@@ -214,6 +243,16 @@ class Bench:
         os.environ.setdefault("REGBENCH_DATA", self.experiment.data_root)
         os.environ.setdefault("REGBENCH_DEVICE", self.experiment.device)
         os.environ.setdefault("REGBENCH_DOWNLOAD", str(int(self.experiment.download)))
+
+
+def size(manifest: Manifest) -> str:
+    """Return how much there is of an experiment, done or not, in one line."""
+    trainings = {run.folder for run in (*manifest.runs, *manifest.sources)}
+    evaluations = sum(len(manifest.attacks[run.dataset]) for run in manifest.runs)
+    return (
+        f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
+        f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"
+    )
 
 
 def _gpus() -> int:

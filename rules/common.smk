@@ -27,3 +27,12 @@ resource_scopes:
 # Jobs run in the environment that runs Snakemake. Only `--sdm apptainer` looks at this: an image of
 # your own in which `pip install regbench` was done.
 container: os.environ.get("REGBENCH_IMAGE", "docker://regbench")
+
+
+onstart:
+    # elsewhere there are other devices
+    if workflow.local_exec:
+        jobs = workflow.dag.needrun_jobs()
+        bench.forecast(
+            [str(path) for job in jobs for path in job.output], workflow.cores
+        )

@@ -298,8 +298,8 @@ MISTAKES = {
         "did you mean 'step_size'?",
     ),
     "attack's missing parameter": (
-        {"attacks": {"white_box": {"pgd": {"steps": 2}}}},
-        "parameter 'step_size' is missing",
+        {"attacks": {"white_box": {"pgd": {"step_size": 0.1}}}},
+        "parameter 'steps' is missing",
     ),
     "network's parameter": (
         {

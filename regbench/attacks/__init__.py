@@ -27,6 +27,14 @@ class Attack(ABC):
     restarts: PositiveInt = 1
     whole: ClassVar[bool] = False
 
+    @property
+    def passes(self) -> float:
+        """Forward passes' worth of arithmetic per image, at most; NaN: unknown.
+
+        A forward pass is 1, a gradient with respect to the image 2.
+        """
+        return float("nan")
+
     @abstractmethod
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator

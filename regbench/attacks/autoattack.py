@@ -17,6 +17,10 @@ from regbench.attacks import Attack
 __all__ = ["AutoAttack"]
 
 
+PASSES = {"standard": 9_759.0, "plus": float("nan"), "rand": float("nan")}
+"""APGD-CE 103 forward and 101 back, APGD-T 918 and 909, FAB-T 1,828 and 900, Square 5,000."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """APGD-CE, APGD-T, FAB-T and Square, one after the other on what is left (Croce & Hein 2020).
@@ -34,6 +38,11 @@ class AutoAttack(Attack):
     version: Literal["standard", "plus", "rand"] = "standard"
     batch_size: PositiveInt = 500
     whole: ClassVar[bool] = True
+
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return PASSES[self.version]
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator

@@ -16,6 +16,11 @@ class Clean(Attack):
 
     epsilon: float = 0.0
 
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return 1
+
     def __call__(
         self,
         model: nn.Module,

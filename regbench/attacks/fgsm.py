@@ -15,6 +15,11 @@ __all__ = ["FGSM"]
 class FGSM(Attack):
     """x + ε · sign ∇ₓCE (Goodfellow 2015, arXiv:1412.6572)."""
 
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return 3
+
     def __call__(
         self,
         model: nn.Module,

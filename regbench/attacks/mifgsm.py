@@ -24,6 +24,11 @@ class MIFGSM(Attack):
     steps: PositiveInt
     decay: NonNegativeFloat = 1.0
 
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return 2 * self.steps + 1
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:

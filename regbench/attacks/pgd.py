@@ -46,6 +46,11 @@ class PGD(Attack):
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     early_stop: bool = False
 
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return self.restarts * (2 * self.steps + 1)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:

@@ -27,6 +27,11 @@ class RFGSM(Attack):
         if self.alpha > self.epsilon:
             raise ValueError(f"alpha must be at most ε = {self.epsilon:g}, got {self.alpha:g}")
 
+    @property
+    def passes(self) -> float:
+        """See `Attack.passes`."""
+        return 3
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Tensor:

@@ -6,6 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class Size(NamedTuple):
+    """What is known of a data set without reading it.
+
+    A data set that has it as its class's `size` need not be downloaded to forecast a run.
+    """
+
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+    classes: int
+
+
 class Images(NamedTuple):
     """A data set as it is published, before it is split.
 

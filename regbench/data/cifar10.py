@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision import datasets
 
-from regbench.data import Images
+from regbench.data import Images, Size
 from regbench.data._torchvision import images
 
 __all__ = ["CIFAR10"]
@@ -14,6 +15,8 @@ __all__ = ["CIFAR10"]
 @dataclass(frozen=True)
 class CIFAR10:
     """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 images, 3×32×32."""
+
+    size: ClassVar = Size(50_000, 10_000, (3, 32, 32), 10)
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/cifar-10-batches-py, or downloaded there."""

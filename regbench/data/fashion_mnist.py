@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision import datasets
 
-from regbench.data import Images
+from regbench.data import Images, Size
 from regbench.data._torchvision import images
 
 __all__ = ["FashionMNIST"]
@@ -14,6 +15,8 @@ __all__ = ["FashionMNIST"]
 @dataclass(frozen=True)
 class FashionMNIST:
     """Fashion-MNIST (Xiao 2017): 60,000 + 10,000 images, 1×28×28."""
+
+    size: ClassVar = Size(60_000, 10_000, (1, 28, 28), 10)
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/FashionMNIST/raw, or downloaded there."""

@@ -1,0 +1,193 @@
+"""What a run will cost, told before its first job: trainings, attacks, and rough hours.
+
+FLOPs are counted by torch's own counter, the rate is measured here in seconds. Attacks cost at most
+what is said: an image that is fooled early costs less.
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from regbench import device as devices
+from regbench.ascent import cross_entropy, input_gradient
+from regbench.cards import DataCard, ModelCard, RunCard, SuiteCard
+from regbench.data import Size
+from regbench.errors import UserError, program
+from regbench.first_layer import tune
+from regbench.manifest import Manifest
+from regbench.members import build, load
+
+SECONDS = 1.0
+"""How long a network's rate is measured."""
+
+LONG = 86_400
+"""Seconds from which on a run on a CPU is worth a second thought."""
+
+
+class Work(NamedTuple):
+    """What one job does on one network: forward passes' worth of arithmetic, at most."""
+
+    network: ModelCard
+    data: DataCard
+    passes: float
+
+
+def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
+    """Return the work of each training whose weights are among `targets`."""
+    runs = {run.folder: run for run in (*manifest.sources, *manifest.runs)}
+    return [
+        Work(run.card.model, run.card.data, _training(run.card, run.cost))
+        for run in runs.values()
+        if f"{run.folder}/best.safetensors" in targets
+    ]
+
+
+def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
+    """Return the work of each suite whose verdicts are among `targets`."""
+    return [
+        Work(run.card.model, run.card.data, _suite(manifest.suites[path], run.card.data))
+        for run in manifest.runs
+        for path in run.verdicts.values()
+        if path in targets
+    ]
+
+
+def _training(card: RunCard, cost: float) -> float:
+    """Of `cost` passes per image one reaches the weights, 3 F; the others end at the image, 2 F."""
+    settings, held_out = card.training, card.data.validation
+    images = size(card.data).train - held_out
+    epoch = images * (2 * cost + 1) + held_out * (2 * settings.selection_steps + 2)
+    return settings.epochs * epoch
+
+
+def _suite(card: SuiteCard, data: DataCard) -> float:
+    there = size(data).test if card.split == "test" else data.validation
+    members = [
+        (min(one.images or there, there), build(one.attack, one.arguments))
+        for one in card.attacks.values()
+    ]
+    return float(sum(count * attack.passes for count, attack in members))
+
+
+@cache
+def _size(text: str) -> Size:
+    card = DataCard.read(text)
+    known = getattr(load(card.source), "size", None)
+    if isinstance(known, Size):
+        return known
+    root = Path(os.environ.get("REGBENCH_DATA", "data"))
+    images = build(card.source, card.arguments)(root, False)
+    shape = images.x_train.shape[1:]
+    return Size(len(images.x_train), len(images.x_test), shape, images.classes)
+
+
+def size(card: DataCard) -> Size:
+    """Return how many images a data set has, of what shape; read only if its class does not say.
+
+    Raises:
+        UserError: the data set is not here.
+    """
+    return _size(card.text())
+
+
+class Rate(NamedTuple):
+    """Of one network on one device: FLOP of a forward pass of one image, FLOP per second."""
+
+    flop: float
+    per_second: float
+
+
+def rate(network: ModelCard, data: DataCard, device: torch.device) -> Rate:
+    """Return what a forward pass costs, counted, and how fast input gradients go, measured."""
+    like = size(data)
+    arguments = {"shape": like.shape, "classes": like.classes, **network.arguments}
+    model = tune(build(network.architecture, arguments)).eval().requires_grad_(False)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    count = 4
+    x, y = torch.rand(count, *like.shape, device=device), torch.zeros(count, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    flop = counter.get_total_flops() / count
+    per_image = _seconds(model, x.repeat(8, 1, 1, 1), y.repeat(8).to(device)) / (8 * count)
+    return Rate(flop, 2 * flop / per_image)
+
+
+def _seconds(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    """The best time of one input gradient, of as many as fit in `SECONDS`, at least two."""
+    best, began, tries = float("inf"), time.perf_counter(), 0
+    while tries < 2 or time.perf_counter() - began < SECONDS:
+        started = time.perf_counter()
+        input_gradient(model, x, y, cross_entropy).sum().item()
+        best, tries = min(best, time.perf_counter() - started), tries + 1
+    return best
+
+
+def forecast(works: Iterable[Work], device: torch.device) -> float:
+    """Return the seconds that `works`, the unknown left out, take on `device` one by one."""
+    rates: dict[tuple[str, str], Rate] = {}
+    total = 0.0
+    for work in works:
+        key = (work.network.text(), work.data.text())
+        if key not in rates:
+            rates[key] = rate(work.network, work.data, device)
+        if math.isfinite(work.passes):
+            total += work.passes * rates[key].flop / rates[key].per_second
+    return total
+
+
+def duration(seconds: float) -> str:
+    """Return `50 s`, `12 min`, `3.4 h` or `21 days`: what a person plans by."""
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.{1 if name == 'h' else 0}f} {name}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def sentence(trained: list[Work], judged: list[Work], device: torch.device, jobs: int) -> str:
+    """Return what there is to do, how long it takes, and what to do if that is too long."""
+    seconds = [forecast(works, device) / jobs for works in (trained, judged)]
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    unknown = sum(not math.isfinite(work.passes) for work in judged)
+    left_out = f", {unknown} suites of unknown cost left out" if unknown else ""
+    way_out = ""
+    if device.type == "cpu" and sum(seconds) > LONG:
+        way_out = "; a GPU, fewer `seeds:` or `images:`, or config/mnist.yaml costs less"
+    return (
+        f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, and {len(judged)}"
+        f" suites of attacks, at most {duration(seconds[1])}{left_out}: {jobs} at a time on"
+        f" {where}{way_out}"
+    )
+
+
+def main() -> None:
+    """Read the command line and print one line."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.forecast", description=__doc__)
+    parser.add_argument("manifest", help="the experiment's manifest, a JSON file")
+    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time")
+    parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
+    arguments = parser.parse_args()
+    device, manifest = devices.pick(arguments.device), Manifest.read(arguments.manifest)
+    targets = set(sys.stdin.read().splitlines())
+    torch.set_num_threads(1)  # as each job has
+    try:
+        print(
+            sentence(
+                trainings(manifest, targets), attacks(manifest, targets), device, arguments.jobs
+            )
+        )
+    except UserError as error:
+        print(f"regbench: the cost is not known before the data are here ({error})")
+
+
+if __name__ == "__main__":
+    program(main)
