@@ -6,12 +6,9 @@ what is said: an image that is fooled early costs less.
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from regbench import device as devices
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.cards import DataCard, ModelCard, RunCard, SuiteCard
-from regbench.data import Size
 from regbench.errors import UserError, program
 from regbench.first_layer import tune
 from regbench.manifest import Manifest
-from regbench.members import build, load
+from regbench.members import build
+from regbench.sizes import size
 
 SECONDS = 1.0
 """How long a network's rate is measured."""
@@ -77,27 +74,6 @@ def _suite(card: SuiteCard, data: DataCard) -> float:
         for one in card.attacks.values()
     ]
     return float(sum(count * attack.passes for count, attack in members))
-
-
-@cache
-def _size(text: str) -> Size:
-    card = DataCard.read(text)
-    known = getattr(load(card.source), "size", None)
-    if isinstance(known, Size):
-        return known
-    root = Path(os.environ.get("REGBENCH_DATA", "data"))
-    images = build(card.source, card.arguments)(root, False)
-    shape = images.x_train.shape[1:]
-    return Size(len(images.x_train), len(images.x_test), shape, images.classes)
-
-
-def size(card: DataCard) -> Size:
-    """Return how many images a data set has, of what shape; read only if its class does not say.
-
-    Raises:
-        UserError: the data set is not here.
-    """
-    return _size(card.text())
 
 
 class Rate(NamedTuple):

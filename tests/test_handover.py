@@ -1,0 +1,163 @@
+"""What is told before a run, and what is handed on after it."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
+from robustbench.model_zoo.architectures.wide_resnet import WideResNet
+from safetensors.torch import save_file
+
+from regbench import export, forecast, members
+from regbench.cards import (
+    AttackCard,
+    DataCard,
+    ModelCard,
+    RegularizerCard,
+    RunCard,
+    SuiteCard,
+    TrainingCard,
+)
+from regbench.errors import UserError
+from regbench.grid import PAPER_TRAINING
+from regbench.manifest import Manifest, Run
+from regbench.sizes import size
+
+DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
+MNIST = DataCard(source="regbench.data.mnist", arguments={}, validation=10_000, split_seed=0)
+CIFAR = DataCard(source="regbench.data.cifar10", arguments={}, validation=10_000, split_seed=0)
+
+
+def run_card(data: DataCard, model: str, **arguments: object) -> RunCard:
+    training = {**PAPER_TRAINING, "epochs": 20, "batch_size": 32, "learning_rate": 0.1}
+    return RunCard(
+        data=data,
+        model=ModelCard(architecture=f"regbench.models.{model}", arguments=arguments),
+        regularizer=RegularizerCard(loss="regbench.regularizers.fgsm_at", hyperparameters={}),
+        epsilon=0.3,
+        training=TrainingCard(**training),
+        seed=0,
+    )
+
+
+def manifest(*cards: RunCard) -> Manifest:
+    """FGSM-AT on each card, judged by FGSM on 1,000 images and PGD-10, twice, on all."""
+    attacks = {
+        "fgsm": AttackCard(attack="regbench.attacks.fgsm", arguments={"epsilon": 0.3}, images=1000),
+        "pgd": AttackCard(
+            attack="regbench.attacks.pgd",
+            arguments={"epsilon": 0.3, "steps": 10, "restarts": 2},
+            images=None,
+        ),
+    }
+    suite = SuiteCard(attacks=attacks, checkpoint="best", split="test", batch_size=500, seed=0)
+    runs = tuple(
+        Run(
+            dataset="d", model="m", regularizer="r", rule="r", label="r", seed=0, cost=2,
+            folder=f"results/{index}", data="x", verdicts={"s": f"results/{index}/s.parquet"},
+            card=card,
+        )
+        for index, card in enumerate(cards)
+    )  # fmt: skip
+    suites = {run.verdicts["s"]: suite for run in runs}
+    return Manifest(experiment="e", runs=runs, sources=(), attacks={}, suites=suites)
+
+
+def test_the_size_of_a_known_data_set_is_told_without_reading_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
+    assert size(MNIST) == (60_000, 10_000, (1, 28, 28), 10)
+    assert size(DIGITS) == (1297, 500, (1, 8, 8), 10)
+    other = DataCard(
+        source="regbench.data.npz",
+        arguments={"path": "none.npz", "sha256": "0" * 64},
+        validation=1,
+        split_seed=0,
+    )
+    with pytest.raises(UserError, match="cannot read"):
+        size(other)
+
+
+def test_the_sizes_that_classes_state_are_true_of_the_files(mnist_root):
+    images = members.build("regbench.data.mnist", {})(Path(mnist_root), False)
+    told = size(MNIST)
+    assert (len(images.x_train), len(images.x_test)) == (told.train, told.test)
+    assert (images.x_train.shape[1:], images.classes) == (told.shape, told.classes)
+
+
+def test_work_is_counted_in_forward_passes():
+    known = manifest(run_card(MNIST, "lenet_plus"), run_card(DIGITS, "small_cnn"))
+    targets = {"results/0/best.safetensors", "results/1/s.parquet", "results/9/best.safetensors"}
+    (trained,) = forecast.trainings(known, targets)
+    # FGSM-AT: 2 F for the attack, 3 F for the update; validation: 3 gradients, 2 looks
+    assert trained.passes == 20 * (50_000 * 5 + 10_000 * 8)
+    (judged,) = forecast.attacks(known, targets)
+    assert judged.network.architecture == "regbench.models.small_cnn"
+    assert judged.passes == 500 * 3 + 500 * 2 * 21  # all 500 test images, though 1,000 are asked
+
+
+def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
+    monkeypatch.setattr(forecast, "SECONDS", 0.0)
+    card = run_card(MNIST, "lenet_plus")
+    rate = forecast.rate(card.model, card.data, torch.device("cpu"))
+    by_hand = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 3136 * 1024 + 1024 * 10)
+    assert rate.flop == by_hand
+    assert 1e8 < rate.per_second < 1e13
+
+
+def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
+    monkeypatch.setattr(forecast, "rate", lambda *_: forecast.Rate(100.0, 1000.0))
+    card = run_card(MNIST, "lenet_plus")
+    work = forecast.Work(card.model, card.data, 50.0)
+    unknown = work._replace(passes=math.nan)
+    device = torch.device("cpu")
+    assert forecast.forecast([work, work, unknown], device) == pytest.approx(10.0)
+    told = forecast.sentence([work] * 100, [work, unknown], device, jobs=2)
+    assert told == (
+        "regbench: 100 trainings, about 4 min, and 2 suites of attacks, at most 2 s, 1 suites of"
+        " unknown cost left out: 2 at a time on the CPU"
+    )
+    long = forecast.sentence([work] * 100_000, [], device, jobs=1)
+    assert "about 6 days" in long
+    assert "config/mnist.yaml costs less" in long
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3, "3 s"), (600, "10 min"), (9000, "2.5 h"), (864_000, "10 days")],
+)
+def test_durations_are_what_a_person_plans_by(seconds, words):
+    assert forecast.duration(seconds) == words
+
+
+# --- export to RobustBench ------------------------------------------------------------------------
+
+ROBUSTBENCH = {
+    "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
+    "preact_resnet18": lambda: PreActResNet(PreActBlock, [2, 2, 2, 2]),
+    "wrn_28_10": lambda: WideResNet(depth=28, widen_factor=10),
+}
+
+
+@pytest.mark.parametrize("name", ROBUSTBENCH)
+def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_path, monkeypatch):
+    card = run_card(CIFAR, name)
+    torch.manual_seed(0)
+    ours = members.build(card.model.architecture, {"shape": (3, 32, 32), "classes": 10})
+    (tmp_path / "card.json").write_text(card.model_dump_json())
+    save_file(ours.state_dict(), tmp_path / "best.safetensors")
+    out = tmp_path / "model.pt"
+    monkeypatch.setattr("sys.argv", ["export", str(tmp_path), "--out", str(out)])
+    export.main()
+    theirs = ROBUSTBENCH[name]().eval()
+    theirs.load_state_dict(torch.load(out, weights_only=True))
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = ours.eval()(x)
+        torch.testing.assert_close(theirs(x), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(export.network_of(tmp_path)(x), expected, rtol=0, atol=1e-4)
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot read the card"):
+        export.network_of(tmp_path)
