@@ -1,10 +1,15 @@
 """The device that a stage runs on: asked for, or found; never silently another."""
 
+import ctypes
 import os
+from contextlib import suppress
 
 import torch
 
 from regbench.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of malloc.h."""
 
 
 def pick(name: str | None = None) -> torch.device:
@@ -22,7 +27,15 @@ def pick(name: str | None = None) -> torch.device:
     # fp32 means fp32: cuDNN would round its inputs to TF32 by default
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    _keep_memory()
     present = torch.cuda.is_available()
     if name == "cuda" and not present:
         raise UserError("device: cuda asked for, but torch finds no GPU; set device: auto or cpu")
     return torch.device("cuda" if present and name != "cpu" else "cpu")
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: each step would give pages back and fault them in anew."""
+    for parameter, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1)):
+        with suppress(AttributeError, OSError):  # another C library has no mallopt
+            ctypes.CDLL(None).mallopt(parameter, value)

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 FEW_CHANNELS = 4
 
@@ -45,41 +44,35 @@ class ImageConv2d(nn.Conv2d):
         """Return the convolution of `x`, (m, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
-            y: Tensor = _Convolution.apply(x, self.weight, self.bias, self.padding)
-        return y
+            y = super().forward(x.detach())
+            # a node of its own: an attack asks for the image's gradient without the weights'
+            z: Tensor = _ByInput.apply(y, x, self.weight, self.padding) if x.requires_grad else y
+        return z
 
 
-class _Convolution(torch.autograd.Function):
-    """conv2d at stride 1; its backward is made of differentiable operations."""
+class _ByInput(torch.autograd.Function):
+    """The identity on y = conv(x, w), which adds the way back to x; the way to w is y's own."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return F.conv2d(x, weight, bias, padding=padding)
+    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.padding = x.shape, padding
+        return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        with torch.autocast(x.device.type, enabled=False):
-            return (
-                _by_input(gradient, x, weight, ctx.padding) if wanted[0] else None,
-                _by_weight(gradient, x, weight, ctx.padding) if wanted[1] else None,
-                gradient.sum((0, 2, 3)) if wanted[2] else None,
-                None,
-            )
+        (weight,) = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            by_input = _by_input(gradient, ctx.shape, weight, ctx.padding)
+        return gradient, by_input, None, None
 
 
-def _by_input(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    if x.device.type != "cpu":
-        return conv2d_input(x.shape, weight, gradient, padding=padding)  # type: ignore[no-any-return, no-untyped-call]
+def _by_input(
+    gradient: Tensor, shape: torch.Size, weight: Tensor, padding: tuple[int, int]
+) -> Tensor:
+    """The transposed convolution, of operations that can be differentiated once more."""
+    if gradient.device.type != "cpu":
+        return F.conv_transpose2d(gradient, weight, padding=padding)
     patches = weight.flatten(1).t() @ gradient.flatten(2)
-    height, width, *kernel = *x.shape[2:], *weight.shape[2:]
+    height, width, *kernel = *shape[2:], *weight.shape[2:]
     return F.fold(patches, (height, width), tuple(kernel), padding=padding)
-
-
-def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    return conv2d_weight(x, weight.shape, gradient, padding=padding)  # type: ignore[no-any-return, no-untyped-call]
