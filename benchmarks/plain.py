@@ -1,4 +1,4 @@
-"""The steps as public adversarial-training code writes them: the structure that ours is timed against.
+"""The steps as public adversarial-training code writes them, for ours to be timed against.
 
 Eager, contiguous layout, a DataLoader, `.backward()` for the attack too, so that weight gradients
 are computed and thrown away; TRADES' clean logits anew at each of its steps; SAT-R1's I-FGSM from
@@ -24,6 +24,16 @@ def lenet_plus() -> nn.Module:
         nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Linear(1024, 10),
     )  # fmt: skip
+
+
+def resnet18() -> nn.Module:
+    """ResNet-18 for 3×32×32 images."""
+    from regbench.models.resnet18 import resnet18 as network  # noqa: PLC0415 - RobustBench's, slow
+
+    return network((3, 32, 32), 10)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"lenet_plus": lenet_plus, "resnet18": resnet18}
 
 
 def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from regbench import device as devices
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.cards import DataCard, ModelCard, RunCard, SuiteCard
 from regbench.errors import UserError, program
-from regbench.first_layer import tune
+from regbench.layers import tune
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.sizes import size

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from regbench.cards import RunCard
-from regbench.first_layer import tune
+from regbench.layers import tune
 from regbench.members import build
 from regbench.prepare import Data
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
-from regbench.first_layer import ImageConv2d, tune
+from regbench.layers import ImageConv2d, LargeLinear, tune
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step
@@ -64,6 +65,64 @@ def test_the_first_layer_can_be_differentiated_twice():
 )
 def test_other_convolutions_are_left_alone(layer):
     assert type(tune(layer)) is nn.Conv2d
+
+
+def large_linears() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(5)
+    plain, tuned = nn.Linear(2048, 512), nn.Linear(2048, 512)
+    tuned.load_state_dict(plain.state_dict())
+    return plain, tune(tuned)
+
+
+def test_the_large_layer_and_its_gradients_are_those_of_linear():
+    plain, tuned = large_linears()
+    assert type(tuned) is LargeLinear
+    x, weight = torch.randn(7, 2048), torch.randn(7, 512)
+    results = []
+    for layer in (plain, tuned):
+        given = x.clone().requires_grad_()
+        y = layer(given)
+        parts = [given, layer.weight, layer.bias]
+        first = torch.autograd.grad((weight * y.sin()).sum(), parts, create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), [given, layer.weight])
+        results.append([y, *first, *second])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_small_layers_are_left_alone():
+    assert type(tune(nn.Linear(100, 100))) is nn.Linear
+
+
+@pytest.mark.parametrize("name", ["lenet_plus", "resnet18"])
+def test_an_attack_computes_no_weight_gradient(name):
+    """Its cost: the operations of a network without trainable weights, and no more."""
+    shape = (3, 32, 32) if name == "resnet18" else (1, 28, 28)
+    model = tune(members.build(f"regbench.models.{name}", {"shape": shape, "classes": 10})).eval()
+    x, y = torch.rand(2, *shape), torch.tensor([1, 2])
+    counted = []
+    for trainable in (True, False):
+        model.requires_grad_(trainable)
+        with Products() as products:
+            input_gradient(model, x, y, cross_entropy)
+        counted.append(products.masks)
+    assert counted[0] == counted[1]
+
+
+class Products(TorchDispatchMode):
+    """Hears which gradients each convolution and matrix product computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name == "convolution_backward":
+            self.masks.append(tuple(args[-1]))
+        if name in {"mm", "addmm", "_linear_pointwise"}:
+            self.masks.append(name)
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", ["lenet_plus", "model_b", "resnet18"])

@@ -1,0 +1,135 @@
+"""Ours against the plain structure, pair by pair, in one run: images/s, ratio, share of the floor.
+
+    python benchmarks/steps.py            # on the device at hand, to benchmarks/results/steps.*
+
+Needs torch, seaborn and this repository; no Snakemake, no data. Blocks of steps are timed in turn,
+each structure in a process of its own; a ratio is the median of the pairs' ratios.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from floor import Arithmetic, arithmetic, ceiling
+from worker import HYPERPARAMETERS, SHAPES, Case, Worker
+
+from regbench import device as devices
+from regbench.provenance import provenance
+
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
+BLOCKS = {
+    # network -> images per step, steps per block
+    "cpu": {"lenet_plus": (64, 4), "resnet18": (8, 1)},
+    "cuda": {"lenet_plus": (64, 200), "resnet18": (128, 20)},
+}
+
+
+def cases(device: str, networks: list[str], methods: list[str]) -> Iterator[list[Case]]:
+    """Return, for each network and method, the plain case and ours in each precision."""
+    for name in networks:
+        batch, steps = BLOCKS[device][name]
+        for method in methods:
+            yield [
+                Case("plain", name, method, "fp32", batch, steps),
+                *(Case("ours", name, method, one, batch, steps) for one in PRECISIONS[device]),
+            ]
+
+
+def pair_by_pair(group: list[Case], rounds: int, device: str, threads: int) -> list[list[float]]:
+    """Return the seconds of each case in each round, the cases taken in turn."""
+    workers = [Worker(device, threads) for _ in group]
+    for worker, case in zip(workers, group, strict=True):
+        worker.prepare(case)
+    times = [[worker.seconds() for worker in workers] for _ in range(rounds)]
+    for worker in workers:
+        worker.stop()
+    return times
+
+
+def row(
+    case: Case, seconds: list[float], base: list[float], told: Arithmetic, peak: float
+) -> dict[str, Any]:
+    """Return what is told of a case; the floor is that of our step, whatever the structure."""
+    images = case.batch * case.steps
+    best = statistics.median(seconds)
+    return {
+        **asdict(case),
+        "images_per_second": images / best,
+        "speedup": statistics.median(b / s for b, s in zip(base, seconds, strict=True)),
+        "floor_share": told.flop * case.steps / peak / best,
+        "operations_per_step": told.operations if case.structure == "ours" else None,
+        "rounds": len(seconds),
+    }
+
+
+def main() -> None:
+    """Read the command line, time every case, print as it goes, write JSON and figure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument(
+        "--methods", nargs="+", default=list(HYPERPARAMETERS), choices=HYPERPARAMETERS
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    device = devices.pick(arguments.device)
+    torch.set_num_threads(arguments.threads)
+    peak = {one: ceiling(one, device) for one in PRECISIONS[device.type]}
+    for name, value in peak.items():
+        print(f"ceiling, {name}: {value / 1e9:,.0f} GFLOP/s")
+    rows = []
+    for group in cases(device.type, arguments.networks, arguments.methods):
+        times = pair_by_pair(group, arguments.rounds, device.type, arguments.threads)
+        columns = [list(column) for column in zip(*times, strict=True)]
+        told = arithmetic(group[-1], device)
+        for case, seconds in zip(group, columns, strict=True):
+            rows.append(row(case, seconds, columns[0], told, peak[case.precision]))
+            print(line(rows[-1]), flush=True)
+    told = {
+        "machine": provenance(device),
+        "threads": arguments.threads,
+        "ceiling": peak,
+        "rows": rows,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "steps.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    draw(rows, arguments.out / "steps.png")
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a case as a line of the table that is printed."""
+    return (
+        f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
+        f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
+        f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
+    )
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the ratios: a panel per network, a bar per method and precision."""
+    import pandas as pd  # noqa: PLC0415 - the timing needs neither
+    import seaborn as sns  # noqa: PLC0415
+
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
+    table = pd.DataFrame([one for one in rows if one["structure"] == "ours"])
+    grid = sns.catplot(
+        table, kind="bar", x="method", y="speedup", hue="precision", col="network",
+        height=3, aspect=1.5, errorbar=None, sharey=False,
+    )  # fmt: skip
+    for axes in grid.axes.flat:
+        axes.axhline(1, color="black", linewidth=1)
+    grid.set_axis_labels("", "times as fast as the plain structure")
+    grid.set_titles("{col_name}")
+    grid.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
