@@ -15,6 +15,12 @@ from regbench.precision import PRECISIONS
 from regbench.prepare import Data
 from regbench.step import Step
 
+FORMULAS = {
+    **flop_registry,
+    # oneDNN's product is not in torch's list
+    torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * x.shape[0] * w.numel(),
+}
+
 
 class Arithmetic(NamedTuple):
     """Of one step: floating point operations of products, and operations dispatched."""
@@ -34,7 +40,7 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
         self.operations += 1
-        formula = flop_registry.get(function.overloadpacket)
+        formula = FORMULAS.get(function.overloadpacket)
         if formula is not None:
             self.flop += formula(*args, **(kwargs or {}), out_val=result)
         return result

@@ -8,13 +8,31 @@ scratch. The mathematics is that of regbench's losses.
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision import transforms
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 EPSILON = 0.3
 STEPS, STEP_SIZE = 10, 0.04
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Images as torchvision's data sets give them: a PIL image each time, made a tensor anew."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self._pixels = (255 * x).byte().permute(0, 2, 3, 1).squeeze(3).numpy()
+        self._labels = y.tolist()
+        self._transform = transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(Image.fromarray(self._pixels[index])), self._labels[index]
 
 
 def lenet_plus() -> nn.Module:

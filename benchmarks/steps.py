@@ -25,7 +25,7 @@ from regbench.provenance import provenance
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 BLOCKS = {
     # network -> images per step, steps per block
-    "cpu": {"lenet_plus": (64, 4), "resnet18": (8, 1)},
+    "cpu": {"lenet_plus": (64, 16), "resnet18": (8, 1)},
     "cuda": {"lenet_plus": (64, 200), "resnet18": (128, 20)},
 }
 

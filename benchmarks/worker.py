@@ -12,7 +12,7 @@ from typing import Any
 import plain
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from regbench import device as devices
 from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
@@ -142,7 +142,7 @@ def plainly(case: Case, device: torch.device) -> Callable[[], float]:
     """Return a block of steps as public code takes them."""
     model = plain.NETWORKS[case.network]().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    loader = DataLoader(TensorDataset(*_images(case)), batch_size=case.batch, shuffle=True)
+    loader = DataLoader(plain.Images(*_images(case)), batch_size=case.batch, shuffle=True)
 
     def block() -> float:
         started = time.perf_counter()

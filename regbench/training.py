@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
-from regbench.precision import PRECISIONS, Precision
+from regbench.descent import Descent, Recorded, TrainingLoss, cuda_graph
+from regbench.precision import PRECISIONS
 from regbench.prepare import Split
-from regbench.step import Objective, Step
+from regbench.step import Step
 
-TrainingLoss = Callable[[Step], Objective]
 Weights = dict[str, Tensor]
 
 
@@ -69,25 +69,20 @@ def fit(
         progress: called with each row of the learning curve.
     """
     settings = card.training
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
     noise = torch.Generator(train.x.device).manual_seed(card.seed)
     order = torch.Generator().manual_seed(card.seed)
     precision = PRECISIONS[settings.precision]
+    optimizer = _optimizer(model, settings)
+    take = _stepper(Descent(model, loss, optimizer, precision), train.x.device)
     curve: list[Epoch] = []
     best, best_epoch, best_score, status = _copy(model), 0, -1.0, "ok"
     for epoch in range(settings.epochs):
         rate = learning_rate(settings, epoch)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"].fill_(rate)
         started = time.perf_counter()
         steps = _steps(card, model, train, order, noise)
-        means = _descend(steps, loss, optimizer, precision)
+        means = _descend(steps, take)
         seconds = time.perf_counter() - started
         with precision(held_out.x.device):
             judged = judge(model, held_out, card.epsilon, settings.selection_steps)
@@ -144,21 +139,27 @@ def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Te
     return x
 
 
-def _descend(
-    steps: Iterator[Step],
-    loss: TrainingLoss,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-) -> dict[str, float]:
+def _optimizer(model: nn.Module, settings: TrainingCard) -> torch.optim.Optimizer:
+    """SGD whose rate is a tensor, so that a recorded step follows it."""
+    device = next(model.parameters()).device
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=torch.tensor(settings.learning_rate, device=device),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _stepper(descent: Descent, device: torch.device) -> Callable[[Step], Tensor]:
+    return Recorded(descent, cuda_graph) if device.type == "cuda" else descent
+
+
+def _descend(steps: Iterator[Step], take: Callable[[Step], Tensor]) -> dict[str, float]:
     """Take every step; the means stay on the device until the epoch is over."""
     sums, count = torch.zeros(()), 0
     for step in steps:
-        with precision(step.x.device):
-            objective = loss(step)
-        optimizer.zero_grad(set_to_none=True)
-        objective.total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        terms = torch.stack((objective.total, objective.cross_entropy, objective.penalty)).detach()
+        terms = take(step)
         sums, count = sums.to(terms.device) + len(step.y) * terms, count + len(step.y)
     means: list[float] = (sums / count).tolist()
     return dict(zip(("loss", "cross_entropy", "penalty"), means, strict=True))

@@ -1,0 +1,139 @@
+"""A step that is recorded and replayed: the same numbers as one that is taken as written.
+
+On a CPU nothing can be recorded, so a recorder that calls the step again stands in for a CUDA
+graph; buffers, restoring, checking and falling back are the real ones.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from regbench import members
+from regbench.descent import Descent, Recorded, cuda_graph
+from regbench.precision import PRECISIONS
+from regbench.regularizers.fgsm_at import FGSMAT
+from regbench.regularizers.sat_r2 import SATR2
+from regbench.step import Step
+
+LOSSES = {
+    "natural": {},
+    "fgsm_at": {},
+    "pgd_at": {"steps": 2, "step_size": 0.1},
+    "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
+    "sat_r1": {"weight": 0.2, "steps": 2},
+    "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},
+    "sat_r3": {
+        "weight": 1, "tau": 0.4, "alpha": 0.01,
+        "epsilon_low": 0.1, "epsilon_high": 0.3, "projected": False,
+    },
+}  # fmt: skip
+
+
+def called_again(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    """Record as a CUDA graph does, leaving no trace of the recording itself."""
+    return take
+
+
+def descent(model: nn.Module, loss: object) -> Descent:
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=torch.tensor(0.1), momentum=0.9, weight_decay=5e-4, fused=True
+    )
+    return Descent(model, loss, optimizer, PRECISIONS["fp32"])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+    )
+
+
+def steps(model: nn.Module, sizes: tuple[int, ...] = (8, 8, 5, 8)) -> list[Step]:
+    generator, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    return [
+        Step(
+            model,
+            torch.rand(size, 1, 4, 4, generator=generator),
+            torch.randint(10, (size,), generator=generator),
+            0.1,
+            noise,
+        )
+        for size in sizes
+    ]
+
+
+def both(loss: object, record: object) -> tuple[nn.Module, nn.Module, list, list]:
+    """Take the same steps eagerly and recorded; return both networks and what was told."""
+    models = network(), network()
+    takes = descent(models[0], loss), Recorded(descent(models[1], loss), record)
+    told = [
+        [take(step) for step in steps(model)] for model, take in zip(models, takes, strict=True)
+    ]
+    return *models, *told
+
+
+@pytest.mark.parametrize("name", members.names("regularizers"))
+def test_recorded_steps_are_the_eager_ones_to_the_bit(name):
+    loss = members.build(f"regbench.regularizers.{name}", LOSSES[name])
+    eager, recorded, *told = both(loss, called_again)
+    for one, other in zip(*told, strict=True):
+        assert one.equal(other)
+    for key, value in eager.state_dict().items():
+        assert value.equal(recorded.state_dict()[key]), key
+
+
+def test_a_recorded_step_follows_the_learning_rate():
+    models = network(), network()
+    plain, recorded = (descent(model, FGSMAT()) for model in models)
+    takes = plain, Recorded(recorded, called_again)
+    for index, pair in enumerate(zip(*map(steps, models), strict=True)):
+        for take, one, step in zip(takes, (plain, recorded), pair, strict=True):
+            one.optimizer.param_groups[0]["lr"].fill_(0.1 / (1 + index))
+            take(step)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert one.equal(other)
+
+
+def impossible(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    take()  # what a recording leaves behind when it breaks off
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def forgetful(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    return lambda: None
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [(impossible, "cannot be recorded"), (forgetful, "is not the same when replayed")],
+)
+def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
+    loss = SATR2(weight=1.0, alpha=0.05, projected=False)  # draws noise
+    with pytest.warns(UserWarning, match=words):
+        eager, recorded, *told = both(loss, record)
+    for one, other in zip(*told, strict=True):
+        torch.testing.assert_close(one, other)
+    for one, other in zip(eager.parameters(), recorded.parameters(), strict=True):
+        assert one.equal(other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", members.names("regularizers"))
+def test_a_cuda_graph_takes_the_eager_steps(name):
+    loss = members.build(f"regbench.regularizers.{name}", LOSSES[name])
+    results = []
+    for record in (None, cuda_graph):
+        model = network().cuda()
+        rate = torch.tensor(0.1, device="cuda")
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, fused=True)
+        take = Descent(model, loss, optimizer, PRECISIONS["fp32"])
+        noise = torch.Generator("cuda").manual_seed(2)
+        moved = [
+            Step(model, one.x.cuda(), one.y.cuda(), 0.1, noise) for one in steps(model, (8,) * 6)
+        ]
+        stepper = Recorded(take, record) if record else take
+        results.append([stepper(step).cpu() for step in moved])
+    for eager, graphed in zip(*results, strict=True):
+        torch.testing.assert_close(graphed, eager, rtol=1e-4, atol=1e-5)
