@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import plain
 import torch
 from floor import Arithmetic, arithmetic, ceiling
-from worker import HYPERPARAMETERS, SHAPES, Case, Worker
+from worker import HYPERPARAMETERS, Case, Worker
 
 from regbench import device as devices
 from regbench.provenance import provenance
@@ -71,7 +72,9 @@ def row(
 def main() -> None:
     """Read the command line, time every case, print as it goes, write JSON and figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument(
+        "--networks", nargs="+", default=list(plain.NETWORKS), choices=plain.NETWORKS
+    )
     parser.add_argument(
         "--methods", nargs="+", default=list(HYPERPARAMETERS), choices=HYPERPARAMETERS
     )

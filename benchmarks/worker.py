@@ -36,7 +36,7 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Those of plain.py."""
 
-SHAPES = {"lenet_plus": (1, 28, 28), "resnet18": (3, 32, 32)}
+SHAPES = {"lenet_plus": (1, 28, 28), "resnet18": (3, 32, 32), "small_cnn": (1, 8, 8)}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Case:
         precision: of regbench.precision; the plain structure knows fp32 only.
         batch: images per step, m.
         steps: per block that is timed.
+        width: of the small CNN.
     """
 
     structure: str
@@ -58,6 +59,7 @@ class Case:
     precision: str
     batch: int
     steps: int
+    width: int | None = None
 
 
 class Worker:
@@ -110,10 +112,11 @@ def _images(case: Case) -> tuple[Tensor, Tensor]:
 
 def card(case: Case, epochs: int = 2) -> RunCard:
     """Return the run card of a case: the paper's optimizer, no augmentation, one image held out."""
+    own = {} if case.width is None else {"width": case.width}
     training = PAPER_TRAINING | {"selection_steps": 1, "precision": case.precision}
     return RunCard(
         data=DataCard(source="regbench.data.digits", arguments={}, validation=1, split_seed=0),
-        model=ModelCard(architecture=f"regbench.models.{case.network}", arguments={}),
+        model=ModelCard(architecture=f"regbench.models.{case.network}", arguments=own),
         regularizer=RegularizerCard(
             loss=f"regbench.regularizers.{case.method}",
             hyperparameters=HYPERPARAMETERS[case.method],
