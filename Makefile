@@ -8,7 +8,7 @@ BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --cores $(CORES)
 OF = --configfile $(CONFIG)
 
-.PHONY: help demo report figures test check lock clean
+.PHONY: help demo report figures test check bench lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -37,6 +37,11 @@ check: .venv/developing  ## format, lint, types
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+bench: .venv/installed  ## time training, scaling and the harness on the device at hand
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/harness.py
 
 lock: .venv/developing  ## write down the versions that are installed
 	(echo "# The versions that CI tests, written by make lock"; $(BIN)/pip freeze --exclude-editable | sort -f) > constraints.txt

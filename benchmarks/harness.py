@@ -43,13 +43,7 @@ def snakemake(folder: Path, *arguments: str) -> float:
     environment = {**os.environ, "PYTHONPATH": paths}
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
     started = time.perf_counter()
-    subprocess.run(
-        command,
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
     return time.perf_counter() - started
 
 

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -17,11 +17,18 @@ def provenance(device: torch.device) -> dict[str, str | int | bool]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "commit": _git("rev-parse", "HEAD") or "unknown",
         # tables that a run rewrites are no change of what it ran
         "dirty": bool(_git("diff", "HEAD", "--name-only", "--", ":/", ":(top,exclude)reports")),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def processor() -> str:
