@@ -87,14 +87,15 @@ def rate(network: ModelCard, data: DataCard, device: torch.device) -> Rate:
     """Return what a forward pass costs, counted, and how fast input gradients go, measured."""
     like = size(data)
     arguments = {"shape": like.shape, "classes": like.classes, **network.arguments}
-    model = tune(build(network.architecture, arguments)).eval().requires_grad_(False)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = build(network.architecture, arguments).eval().requires_grad_(False)
     count = 4
-    x, y = torch.rand(count, *like.shape, device=device), torch.zeros(count, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        model(x)
+        model(torch.rand(count, *like.shape))
     flop = counter.get_total_flops() / count
-    per_image = _seconds(model, x.repeat(8, 1, 1, 1), y.repeat(8).to(device)) / (8 * count)
+    model = tune(model).to(device).to(memory_format=torch.channels_last)
+    x = torch.rand(8 * count, *like.shape, device=device)
+    y = torch.zeros(len(x), dtype=torch.int64, device=device)
+    per_image = _seconds(model, x, y) / len(x)
     return Rate(flop, 2 * flop / per_image)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -265,6 +266,29 @@ def test_a_damaged_npz_is_one_line(npz, tmp_path):
     file.unlink()
     with pytest.raises(UserError, match=r"cannot read .*mine\.npz.*see data_root"):
         source(tmp_path, False)
+
+
+@pytest.fixture
+def mnist_copy(mnist_root, tmp_path):
+    """A data root with a copy of MNIST that may be damaged."""
+    shutil.copytree(Path(mnist_root) / "MNIST", tmp_path / "MNIST")
+    return tmp_path
+
+
+def test_a_flipped_byte_in_mnist_is_one_line(mnist_copy):
+    file = mnist_copy / "MNIST/raw/t10k-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[5_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte' is damaged: its sha256 is"):
+        members.build("regbench.data.mnist", {})(mnist_copy, False)
+
+
+def test_a_truncated_mnist_is_one_line(mnist_copy):
+    file = mnist_copy / "MNIST/raw/train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="MNIST is not whole under"):
+        members.build("regbench.data.mnist", {})(mnist_copy, False)
 
 
 def test_missing_torchvision_data_name_the_way_out(tmp_path):

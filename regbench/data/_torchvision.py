@@ -1,5 +1,7 @@
 """What the data sets that torchvision publishes share."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,20 @@ from numpy.typing import NDArray
 from regbench.data import Images
 from regbench.errors import UserError
 
+NOTHING: Mapping[str, str] = {}
 
-def images(source: Any, root: Path, download: bool) -> Images:
-    """Return the two parts of a torchvision data set, checked against its own checksums.
+
+def images(
+    source: Any, root: Path, download: bool, folder: str = "", sha256: Mapping[str, str] = NOTHING
+) -> Images:
+    """Return the two parts of a torchvision data set.
 
     Args:
         source: a class of `torchvision.datasets` with `data` and `targets`.
         root: the data root that torchvision gets.
         download: fetch what is not there.
+        folder: under `root`, where the files lie that torchvision checks only as it downloads.
+        sha256: of each of these files.
 
     Raises:
         UserError: the files are not there, or not whole.
@@ -24,16 +32,27 @@ def images(source: Any, root: Path, download: bool) -> Images:
     try:
         train = source(root, train=True, download=download)
         test = source(root, train=False, download=download)
-    except (RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails wherever it is read
         raise UserError(
             f"{source.__name__} is not whole under '{root}' ({error}); set data_root in the config"
             " or REGBENCH_DATA to where it lies, or `download: true` to fetch it"
         ) from error
+    _refuse_damaged(root / folder, sha256)
     return Images(
         _nchw(train.data), np.asarray(train.targets, np.int64),
         _nchw(test.data), np.asarray(test.targets, np.int64),
         scale=255, classes=len(train.classes),
     )  # fmt: skip
+
+
+def _refuse_damaged(folder: Path, sha256: Mapping[str, str]) -> None:
+    for name, expected in sha256.items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != expected:
+            raise UserError(
+                f"'{folder / name}' is damaged: its sha256 is {found}, that of the published file is"
+                f" {expected}; delete it and fetch it anew"
+            )
 
 
 def _nchw(pixels: Any) -> NDArray[np.uint8]:
