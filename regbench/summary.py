@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from regbench.rows import Rows
+from regbench.rows import Rows, unswept
 
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation
@@ -54,6 +54,7 @@ def markdown(tables: list[pd.DataFrame]) -> str:
 
 def reading(tidy: pd.DataFrame) -> str:
     """Return what the columns mean and on how many images."""
+    tidy = unswept(tidy)
     counts = tidy.groupby(["dataset", "split", "n"], observed=True).size().reset_index()
     images = ", ".join(
         f"{row.n} {row.split} images of {row.dataset}" for row in counts.itertuples()

@@ -33,6 +33,7 @@ def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> dict[str, pd.DataFr
 
 
 def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
+    means = means.assign(label=_with_count(means))
     pairs = zip(means["mean"], means["sd"], strict=True)
     cells = means.assign(cell=[percent(mean, sd) for mean, sd in pairs])
     attacks = means.sort_values("attack")["label"].unique()
@@ -44,6 +45,13 @@ def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
     table["seeds"] = whole["seeds"].first()
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
+
+
+def _with_count(means: pd.DataFrame) -> pd.Series:
+    """Return the labels, those of attacks that saw fewer images than others with their number."""
+    fewer = means["n"] < means["n"].max()
+    counted = means["label"] + " (n = " + means["n"].astype(str) + ")"
+    return means["label"].where(~fewer, counted)
 
 
 def percent(mean: float, sd: float) -> str:

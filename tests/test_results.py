@@ -116,6 +116,13 @@ def swept(rows):
     return Rows(*both, rows.runs, rows.curves)
 
 
+def test_an_attack_on_fewer_images_says_so_in_its_column(rows):
+    fewer = rows.verdicts.groupby(["regularizer", "seed", "attack"], observed=True).cumcount() < 40
+    kept = rows.verdicts[fewer | (rows.verdicts["attack"] != "auto_attack")]
+    table = accuracy(over_seeds(results(rows._replace(verdicts=kept))))["digits"]
+    assert list(table.columns[3:6]) == ["FGSM", "CLEAN", "AUTO_ATTACK (n = 40)"]
+
+
 def test_the_points_of_a_sweep_are_rows_but_no_columns(rows):
     tidy = results(swept(rows))
     assert len(tidy) == 2 * 3 * (3 + 2)

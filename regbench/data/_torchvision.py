@@ -50,7 +50,7 @@ def _refuse_damaged(folder: Path, sha256: Mapping[str, str]) -> None:
         found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if found != expected:
             raise UserError(
-                f"'{folder / name}' is damaged: its sha256 is {found}, that of the published file is"
+                f"'{folder / name}' is damaged: its sha256 is {found}, the published file's is"
                 f" {expected}; delete it and fetch it anew"
             )
 
