@@ -9,7 +9,7 @@ from regbench.ascent import clip, cross_entropy, input_gradient, logits
 from regbench.prepare import Split
 
 
-def accuracy(model: nn.Module, split: Split, batch_size: int = 500) -> float:
+def accuracy(model: nn.Module, split: Split, batch_size: int = 250) -> float:
     """Return the share of images, 0 to 1, that `model`, in eval mode, labels rightly."""
     model.eval()
     hits = torch.zeros((), dtype=torch.int64, device=split.y.device)
@@ -26,7 +26,7 @@ def right(z: Tensor, y: Tensor) -> Tensor:
 
 
 def ifgsm(
-    model: nn.Module, split: Split, epsilon: float, steps: int, batch_size: int = 500
+    model: nn.Module, split: Split, epsilon: float, steps: int, batch_size: int = 250
 ) -> Split:
     """Return the split under I-FGSM: `steps` steps of ε/steps, no random start (Kurakin 2017)."""
     model.eval()
