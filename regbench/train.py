@@ -13,16 +13,18 @@ from tqdm import tqdm
 
 from regbench import device as devices
 from regbench.cards import RunCard
+from regbench.course import Epoch
 from regbench.errors import program
 from regbench.fingerprint import TRAINING, fingerprint
+from regbench.keeper import Keeper, key
 from regbench.members import build
 from regbench.network import network
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
-from regbench.training import Epoch, Trained, fit
+from regbench.training import Trained, fit
 
 
-def train(card: RunCard, data: Data, device: torch.device) -> Trained:
+def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
     """Train the network of `card` on `data`; a progress bar on a terminal, plain lines in a log."""
     model = network(card, data, device)
     loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
@@ -33,7 +35,7 @@ def train(card: RunCard, data: Data, device: torch.device) -> Trained:
             bar.update()
             bar.write(line(row), file=sys.stderr)
 
-        return fit(card, model, loss, train_split, held_out, progress)
+        return fit(card, model, loss, train_split, held_out, progress, keeper)
 
 
 def line(row: Epoch) -> str:
@@ -45,24 +47,27 @@ def line(row: Epoch) -> str:
     )
 
 
+def code(card: RunCard) -> str:
+    """Return the fingerprint of the code that decides the weights of a run."""
+    return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
+
+
 def record(
     card: RunCard, trained: Trained, device: torch.device, seconds: float
 ) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
-    references = (*TRAINING, card.regularizer.loss, card.model.architecture)
     return {
         "status": trained.status,
         "best_epoch": trained.best_epoch,
         "train_seconds": sum(row["seconds"] for row in trained.curve),
         "seconds": seconds,
-        "code": fingerprint(references),
+        "code": code(card),
         **provenance(device),
     }
 
 
 def write(out: Path, card: RunCard, trained: Trained, record: dict[str, object]) -> None:
     """Write card.json, best.safetensors, last.safetensors, curve.csv and run.json under `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     (out / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     save_file(trained.best, out / "best.safetensors")
     save_file(trained.last, out / "last.safetensors")
@@ -79,10 +84,14 @@ def main() -> None:
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     card, device = RunCard.read(arguments.card), devices.pick(arguments.device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    keeper = Keeper(arguments.out / "state", key(card.key, code(card), device))
+    keeper.listen()
     started = time.perf_counter()
-    trained = train(card, open_data(arguments.data), device)
+    trained = train(card, open_data(arguments.data), device, keeper)
     seconds = time.perf_counter() - started
     write(arguments.out, card, trained, record(card, trained, device, seconds))
+    keeper.forget()
 
 
 if __name__ == "__main__":

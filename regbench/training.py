@@ -1,34 +1,20 @@
 """The training loop: one for every method, on whatever device the data lies."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
+from regbench.course import Course, Epoch, Weights, copy
 from regbench.descent import Descent, Recorded, TrainingLoss, cuda_graph
+from regbench.keeper import Keeper
 from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.step import Step
-
-Weights = dict[str, Tensor]
-
-
-class Epoch(TypedDict):
-    """One row of a learning curve; losses are means over the epoch's images."""
-
-    epoch: int
-    learning_rate: float
-    loss: float
-    cross_entropy: float
-    penalty: float
-    validation_clean: float
-    validation_ifgsm: float
-    seconds: float
 
 
 class Trained(NamedTuple):
@@ -57,6 +43,7 @@ def fit(
     train: Split,
     held_out: Split,
     progress: Callable[[Epoch], None],
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Train `model` in place as `card` says; a loss that is not finite ends it, and is its status.
 
@@ -67,34 +54,31 @@ def fit(
         train: images to learn from.
         held_out: images that pick the best epoch.
         progress: called with each row of the learning curve.
+        keeper: puts the state down and takes it up; without one, nothing is kept.
     """
-    settings = card.training
-    noise = torch.Generator(train.x.device).manual_seed(card.seed)
-    order = torch.Generator().manual_seed(card.seed)
+    device, settings = train.x.device, card.training
+    course = Course.begin(card, model, device)
+    if keeper:
+        keeper.resume(course)
     precision = PRECISIONS[settings.precision]
-    optimizer = _optimizer(model, settings)
-    take = _stepper(Descent(model, loss, optimizer, precision), train.x.device)
-    curve: list[Epoch] = []
-    best, best_epoch, best_score, status = _copy(model), 0, -1.0, "ok"
-    for epoch in range(settings.epochs):
-        rate = learning_rate(settings, epoch)
-        for group in optimizer.param_groups:
+    take = _stepper(Descent(model, loss, course.optimizer, precision), device)
+    while course.epoch < settings.epochs and course.status == "ok":
+        rate = learning_rate(settings, course.epoch)
+        for group in course.optimizer.param_groups:
             group["lr"].fill_(rate)
-        started = time.perf_counter()
-        steps = _steps(card, model, train, order, noise)
-        means = _descend(steps, take)
-        seconds = time.perf_counter() - started
-        with precision(held_out.x.device):
+        _descend(card, train, course, take, keeper)
+        with precision(device):
             judged = judge(model, held_out, card.epsilon, settings.selection_steps)
-        row = Epoch(epoch=epoch + 1, learning_rate=rate, **means, **judged, seconds=seconds)  # type: ignore[typeddict-item]
-        curve.append(row)
+        row = Epoch(
+            epoch=course.epoch + 1,
+            learning_rate=rate,
+            **course.means(),  # type: ignore[typeddict-item]
+            **judged,
+            seconds=course.seconds,
+        )
+        course.close(row)
         progress(row)
-        if not math.isfinite(row["loss"]):
-            status = f"diverged: the loss is {row['loss']} in epoch {epoch + 1}"
-            break
-        if row["validation_ifgsm"] > best_score:
-            best, best_epoch, best_score = _copy(model), epoch + 1, row["validation_ifgsm"]
-    return Trained(best, _copy(model), curve, best_epoch, status)
+    return Trained(course.best, copy(model), course.curve, course.best_epoch, course.status)
 
 
 def learning_rate(settings: TrainingCard, epoch: int) -> float:
@@ -112,14 +96,17 @@ def judge(model: nn.Module, held_out: Split, epsilon: float, steps: int) -> dict
     }
 
 
-def _steps(
-    card: RunCard, model: nn.Module, train: Split, order: torch.Generator, noise: torch.Generator
-) -> Iterator[Step]:
-    """One epoch of mini-batches in a new order; the last may be smaller, as with the authors."""
-    permutation = torch.randperm(len(train.y), generator=order).to(train.y.device)
-    for rows in torch.split(permutation, card.training.batch_size):
-        x = augment(train.x[rows], card.training, noise)
-        yield Step(model, x, train.y[rows], card.epsilon, noise)
+def _steps(card: RunCard, train: Split, course: Course) -> Iterator[Step]:
+    """The rest of an epoch of mini-batches in a new order; the last may be smaller.
+
+    As with the authors. An epoch that is taken up again has the order that it began with.
+    """
+    size = card.training.batch_size
+    permutation = torch.randperm(len(train.y), generator=course.new_order()).to(train.y.device)
+    left = permutation[course.batch * size :]
+    for rows in torch.split(left, size) if len(left) else ():
+        x = augment(train.x[rows], card.training, course.noise)
+        yield Step(course.model, x, train.y[rows], card.epsilon, course.noise)
 
 
 def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Tensor:
@@ -139,33 +126,23 @@ def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Te
     return x
 
 
-def _optimizer(model: nn.Module, settings: TrainingCard) -> torch.optim.Optimizer:
-    """SGD whose rate is a tensor, so that a recorded step follows it."""
-    device = next(model.parameters()).device
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=torch.tensor(settings.learning_rate, device=device),
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-
-
 def _stepper(descent: Descent, device: torch.device) -> Callable[[Step], Tensor]:
     return Recorded(descent, cuda_graph) if device.type == "cuda" else descent
 
 
-def _descend(steps: Iterator[Step], take: Callable[[Step], Tensor]) -> dict[str, float]:
-    """Take every step; the means stay on the device until the epoch is over."""
-    sums, count = torch.zeros(()), 0
-    for step in steps:
-        terms = take(step)
-        sums, count = sums.to(terms.device) + len(step.y) * terms, count + len(step.y)
-    means: list[float] = (sums / count).tolist()
-    return dict(zip(("loss", "cross_entropy", "penalty"), means, strict=True))
-
-
-def _copy(model: nn.Module) -> Weights:
-    dense = torch.contiguous_format  # the only one that safetensors takes
-    state = model.state_dict().items()
-    return {name: tensor.detach().clone(memory_format=dense) for name, tensor in state}
+def _descend(
+    card: RunCard,
+    train: Split,
+    course: Course,
+    take: Callable[[Step], Tensor],
+    keeper: Keeper | None,
+) -> None:
+    """Take the steps of an epoch that are left; their sums stay on the device until it is over."""
+    before, started = course.seconds, time.perf_counter()
+    for step in _steps(card, train, course):
+        course.add(take(step), len(step.y))
+        if keeper:
+            course.seconds = before + time.perf_counter() - started
+            keeper.after_step(course)
+    course.means()  # waits for the device
+    course.seconds = before + time.perf_counter() - started

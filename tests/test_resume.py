@@ -1,0 +1,200 @@
+"""A training that was cut off and taken up again is, to the byte, one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from regbench import keeper as keeping
+from regbench.cards import DataCard, RunCard
+from regbench.grid import PAPER_TRAINING
+from regbench.keeper import Keeper
+from regbench.prepare import Split, prepare
+from regbench.regularizers.sat_r2 import SATR2
+from regbench.training import Trained, fit
+
+STEPS = 3 * 4  # epochs, steps of an epoch
+
+
+def card() -> RunCard:
+    training = {
+        **PAPER_TRAINING, "epochs": 3, "batch_size": 8, "learning_rate": 0.1,
+        "crop_padding": 1, "flip": True,
+    }  # fmt: skip
+    return RunCard.model_validate(
+        {
+            "data": {"source": "x", "arguments": {}, "validation": 1, "split_seed": 0},
+            "model": {"architecture": "x", "arguments": {}},
+            "regularizer": {"loss": "x", "hyperparameters": {}},
+            "epsilon": 0.1,
+            "training": training,
+            "seed": 3,
+        }
+    )
+
+
+def network() -> nn.Module:
+    """Everything that moves: statistics, dropout, momentum."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3),
+        nn.Flatten(), nn.Linear(64, 2),
+    )  # fmt: skip
+
+
+def split(count: int) -> Split:
+    generator = torch.Generator().manual_seed(count)
+    x = torch.rand(count, 1, 4, 4, generator=generator)
+    return Split(x, (x.mean((1, 2, 3)) > 0.5).long())
+
+
+def train(keeper: Keeper | None = None) -> Trained:
+    loss = SATR2(weight=1.0, alpha=0.05, projected=False)
+    return fit(card(), network(), loss, split(30), split(20), lambda row: None, keeper)
+
+
+class Cut(Keeper):
+    """Keeps the state after one step, given by its number over all epochs, and dies."""
+
+    def __init__(self, path: Path, at: int, key: str = "k") -> None:
+        super().__init__(path, key)
+        self._left = at
+
+    def after_step(self, course: object) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._write(course)
+            raise KeyboardInterrupt
+
+
+def same(one: Trained, other: Trained) -> bool:
+    weights = [
+        torch.equal(mine[name], theirs[name])
+        for mine, theirs in ((one.best, other.best), (one.last, other.last))
+        for name in mine
+    ]
+    rows = [[{**row, "seconds": 0} for row in trained.curve] for trained in (one, other)]
+    return all(weights) and rows[0] == rows[1] and one.best_epoch == other.best_epoch
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+def test_a_training_cut_after_any_step_ends_as_if_it_had_not_been(at, tmp_path):
+    whole = train()
+    torch.manual_seed(99)  # another process has another global stream
+    with pytest.raises(KeyboardInterrupt):
+        train(Cut(tmp_path / "state", at))
+    torch.manual_seed(98)
+    assert same(train(Keeper(tmp_path / "state", "k")), whole)
+
+
+def test_a_training_may_be_cut_many_times(tmp_path):
+    whole = train()
+    for _ in range(STEPS - 1):
+        with pytest.raises(KeyboardInterrupt):
+            train(Cut(tmp_path / "state", at=1))
+    assert same(train(Keeper(tmp_path / "state", "k")), whole)
+
+
+def damaged(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        (damaged, "k", "it is damaged"),
+        (lambda content: content[:-1], "k", "it is damaged"),
+        (lambda content: b"", "k", "it is damaged"),
+        (lambda content: b"something else", "k", "it is damaged"),
+        (lambda content: content, "another", "it is of another card, code or version"),
+    ],
+    ids=["flipped", "torn", "empty", "foreign", "another key"],
+)
+def test_a_state_that_is_not_ours_is_refused_in_one_line(tmp_path, capsys, change, key, words):
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        train(Cut(state, at=6))
+    state.write_bytes(change(state.read_bytes()))
+    assert same(train(Keeper(state, key)), train())
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "taken up" in one]
+    assert words in line
+    assert line.endswith("beginning afresh")
+
+
+def test_a_full_disk_stops_no_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(keeping, "INTERVAL", 0.0)
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert same(train(Keeper(tmp_path / "state", "k")), train())
+    assert "the state could not be kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- real processes -------------------------------------------------------------------------------
+
+PROGRAM = "import regbench.keeper as k; k.INTERVAL = 0.0; from regbench.train import main; main()"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder with prepared digits and the card of a training of a few seconds."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
+    prepare(data, Path("unused"), False, folder / "data")
+    run = card().model_dump() | {"data": data.model_dump()}
+    run["model"] = {"architecture": "regbench.models.small_cnn", "arguments": {"width": 2}}
+    run["regularizer"] = {"loss": "regbench.regularizers.natural", "hyperparameters": {}}
+    run["training"] = {**run["training"], "epochs": 4, "batch_size": 16}
+    (folder / "card.json").write_text(json.dumps(run))
+    return folder
+
+
+def start(digits: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", PROGRAM, digits / "card.json", "--data", digits / "data"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--out", out], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, tmp_path_factory):
+    """The weights of a training that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    process = start(digits, out)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    assert not (out / "state").exists()
+    return {name: (out / name).read_bytes() for name in ("best.safetensors", "last.safetensors")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_goes_on_and_leaves_the_same_bytes(
+    number, digits, uninterrupted, tmp_path
+):
+    process = start(digits, tmp_path)
+    while not (tmp_path / "state").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode != 0, told
+    assert not (tmp_path / "last.safetensors").exists()
+    again = start(digits, tmp_path)
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    assert "going on in epoch" in told
+    assert not (tmp_path / "state").exists()
+    for name, content in uninterrupted.items():
+        assert (tmp_path / name).read_bytes() == content
