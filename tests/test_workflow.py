@@ -387,8 +387,9 @@ def test_the_full_reproduction_resolves(tmp_path):
     copy = Copy(tmp_path)
     jobs = copy.jobs(name="config")
     trainings = sum(count for rule, count in jobs.items() if rule.startswith("train_"))
-    assert trainings == 3 * 7 * 3
-    assert jobs["attack"] == 3 * trainings
+    cells, sources = 3 * 7 * 3, 6 + 3
+    assert trainings == cells + sources
+    assert jobs["attack"] == 5 * cells
 
 
 @contextmanager
