@@ -48,8 +48,8 @@ def claims(manifest: Manifest) -> Claims:
     )
 
 
-def passed_before(wanted: Claims) -> bool:
-    """Check `wanted` in a process of its own, unless it has passed before; tell if it holds."""
+def hold(wanted: Claims) -> bool:
+    """Tell whether the claims hold, checked in a process of its own unless they did before."""
     references = [reference for reference, _ in (*wanted.built, *wanted.networks)]
     key = hashlib.sha256(f"{wanted.text()} {fingerprint(references)}".encode()).hexdigest()[:16]
     stamp = STAMPS / f"checked-{key}"

@@ -48,6 +48,16 @@ PAPER_TRAINING = {
 """arXiv:2002.00614's, for what no level of the config sets."""
 
 
+def data_path(dataset: str, key: str) -> str:
+    """Return where a prepared data set lies."""
+    return f"{RESULTS}/{dataset}/data-{key}.safetensors"
+
+
+def run_folder(dataset: str, model: str, rule: str, run: str) -> str:
+    """Return where a training's files lie; `run` is SEED-KEY."""
+    return f"{RESULTS}/{dataset}/{model}/{rule}/{run}"
+
+
 @dataclass(frozen=True)
 class _Task:
     """A data set with one of its networks, resolved as far as all its regularizers share it."""
@@ -62,7 +72,7 @@ class _Task:
 
     @property
     def data_path(self) -> str:
-        return f"{RESULTS}/{self.dataset}/data-{self.data_card.key}.safetensors"
+        return data_path(self.dataset, self.data_card.key)
 
 
 def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
@@ -200,7 +210,7 @@ def _run(
         training=training,
         seed=seed,
     )
-    folder = f"{RESULTS}/{task.dataset}/{task.model}/{rule.name}/{seed}-{card.key}"
+    folder = run_folder(task.dataset, task.model, rule.name, f"{seed}-{card.key}")
     return Run(
         dataset=task.dataset,
         model=task.model,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from regbench.cards import DataCard, SuiteCard
-from regbench.check import STAMPS, claims, passed_before
+from regbench.check import STAMPS, claims, hold
 from regbench.configfile import parse, read
 from regbench.errors import UserError, report
 from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
-from regbench.grid import resolve
+from regbench.grid import data_path, resolve, run_folder
 from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
 
@@ -88,7 +88,7 @@ class Bench:
         try:
             manifest = resolve(self.experiment, self._declared)
             wanted = claims(manifest)
-            fine = passed_before(wanted)
+            fine = hold(wanted)
         except UserError as error:
             sys.exit(report(error))
         if not fine:
@@ -100,7 +100,7 @@ class Bench:
     def run(self, wildcards: Wildcards) -> Run:
         """Return the cell that a rule's wildcards name."""
         w = wildcards
-        folder = f"results/{w.dataset}/{w.model}/{w.regularizer}/{w.run}"
+        folder = run_folder(w.dataset, w.model, w.regularizer, w.run)
         if folder not in self._runs:
             sys.exit(report(UserError(f"'{folder}' is no cell of experiment '{self.name}'")))
         return self._runs[folder]
@@ -220,7 +220,7 @@ class Bench:
         return [run.folder for run in self.manifest.sources if run.card.key in keys]
 
     def _data_card(self, wildcards: Wildcards) -> DataCard:
-        return self._data[f"results/{wildcards.dataset}/data-{wildcards.key}.safetensors"]
+        return self._data[data_path(wildcards.dataset, wildcards.key)]
 
     def _suite(self, wildcards: Wildcards) -> SuiteCard:
         return self.manifest.suites[self.run(wildcards).verdicts[wildcards.suite]]
