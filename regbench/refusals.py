@@ -22,7 +22,7 @@ def refuse_unknown_gap(experiment: Experiment, attacks: dict[str, tuple[AttackEn
     if experiment.gap and experiment.gap[0] == experiment.gap[1]:
         raise UserError(f"config: gap names '{experiment.gap[0]}' twice; it takes two attacks")
     for dataset, entries in attacks.items():
-        known = [entry.name for entry in entries]
+        known = [entry.name for entry in entries if entry.sweep is None]
         for name in experiment.gap or ():
             if name not in known:
                 raise UserError(
