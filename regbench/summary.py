@@ -55,9 +55,10 @@ def markdown(tables: list[pd.DataFrame]) -> str:
 def reading(tidy: pd.DataFrame) -> str:
     """Return what the columns mean and on how many images."""
     tidy = unswept(tidy)
-    counts = tidy.groupby(["dataset", "split", "n"], observed=True).size().reset_index()
+    counts = tidy.groupby(["dataset", "split"], observed=True)["n"].unique().reset_index()
     images = ", ".join(
-        f"{row.n} {row.split} images of {row.dataset}" for row in counts.itertuples()
+        f"{' or '.join(map(str, sorted(row.n)))} {row.split} images of {row.dataset}"
+        for row in counts.itertuples()
     )
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)

@@ -97,11 +97,13 @@ def main() -> None:
     folder, rows = arguments.folder, load(arguments.folder)
     tidy = results(rows)
     means = over_seeds(tidy)
-    tables = list(accuracy(means, arguments.gap).values())
+    white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
+    tables = [*accuracy(white_box, arguments.gap).values(), *accuracy(transferred).values()]
+    every = accuracy(means, arguments.gap).values()
     known = load_published(arguments.published) if arguments.published else NOTHING
     beside = compare(known, means)
     tidy.to_csv(folder / "results.csv", index=False)
-    pd.concat(tables).to_csv(folder / "accuracy.csv", index=False)
+    pd.concat(every).to_csv(folder / "accuracy.csv", index=False)
     (folder / "accuracy.md").write_text(markdown(tables) + "\n", encoding="utf-8")
     (folder / "accuracy.tex").write_text("\n".join(map(latex, tables)), encoding="utf-8")
     beside.to_csv(folder / "published.csv", index=False)

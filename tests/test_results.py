@@ -16,7 +16,7 @@ from regbench.figures import look
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
 from regbench.rows import Rows, over_seeds, results
-from regbench.summary import summary
+from regbench.summary import reading, summary
 from regbench.tables import accuracy, latex, percent
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +114,12 @@ def swept(rows):
     for frame in both:
         frame["attack"] = pd.Categorical(frame["attack"].astype(str), order, ordered=True)
     return Rows(*both, rows.runs, rows.curves)
+
+
+def test_the_page_counts_images_once_per_data_set(rows):
+    fewer = rows.verdicts.groupby(["regularizer", "seed", "attack"], observed=True).cumcount() < 40
+    kept = rows.verdicts[fewer | (rows.verdicts["attack"] != "auto_attack")]
+    assert "on 40 or 100 test images of digits:" in reading(results(rows._replace(verdicts=kept)))
 
 
 def test_an_attack_on_fewer_images_says_so_in_its_column(rows):

@@ -9,6 +9,9 @@ from regbench.rows import Rows, results, unswept
 
 __all__ = ["accuracy_per_attack"]
 
+MANY = 6
+"""Attacks whose labels still stand side by side."""
+
 
 def accuracy_per_attack(rows: Rows) -> Figure:
     """Return accuracy by attack and method: bars are means over seeds, dots the seeds."""
@@ -17,9 +20,9 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     table["task"] = task(table)
     methods = table["method"].cat.categories
     names = table["task"].unique()
-    figure, panels = plt.subplots(
-        len(names), figsize=(7, 3 * len(names)), squeeze=False, layout="constrained"
-    )
+    attacks = table.groupby("task")["label"].nunique().max()
+    size = (max(7, 2.5 + 0.8 * attacks), 3 * len(names))
+    figure, panels = plt.subplots(len(names), figsize=size, squeeze=False, layout="constrained")
     for name, axes in zip(names, panels.flat, strict=True):
         common = {
             "data": table[table["task"] == name].astype({"label": str}),
@@ -30,6 +33,8 @@ def accuracy_per_attack(rows: Rows) -> Figure:
         black = dict.fromkeys(methods, "black")
         sns.stripplot(**common, dodge=True, palette=black, size=2.5, jitter=False, legend=False)
         axes.set(title=name, xlabel="", ylim=(0, 100))
+        if attacks > MANY:
+            plt.setp(axes.get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
         axes.get_legend().remove()
     legend(figure, *handles)
     return figure
