@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from regbench import device as devices
@@ -17,7 +19,8 @@ from regbench.cards import AttackCard, RunCard, SuiteCard
 from regbench.errors import UserError, program
 from regbench.fingerprint import ATTACKING, fingerprint
 from regbench.members import build
-from regbench.prepare import Data, open_data
+from regbench.parts import Found, Parts, digest
+from regbench.prepare import Data, Split, open_data
 from regbench.provenance import provenance
 from regbench.verdicts import Verdicts, judge
 from regbench.weights import trained
@@ -36,7 +39,12 @@ SCHEMA = pa.schema(
 
 
 def evaluate(
-    card: SuiteCard, run: Path, data: Data, device: torch.device, sources: Sequence[Path] = ()
+    card: SuiteCard,
+    run: Path,
+    data: Data,
+    device: torch.device,
+    sources: Sequence[Path] = (),
+    parts: Parts | None = None,
 ) -> pa.Table:
     """Return the verdicts of every attack of the suite, with what is known of each as metadata.
 
@@ -46,36 +54,52 @@ def evaluate(
         data: what both are judged on.
         device: where to.
         sources: folders of the networks that some of the attacks craft on.
+        parts: what a suite that was cut off has found already.
 
     Raises:
         UserError: a source that the card asks for is not among the folders.
     """
     model = trained(run, data, card.checkpoint, device)
     crafted_on = {RunCard.read(str(one / "card.json")).key: one for one in sources}
-    tables, told = [], {}
+    found = {}
     for name, attack in tqdm(card.attacks.items(), unit="attack", disable=not sys.stderr.isatty()):
-        images = data.split(card.split, device, attack.images)
-        source = _source(attack, crafted_on)
-        surrogate = trained(source, data, card.checkpoint, device) if source else None
-        member = build(attack.attack, attack.arguments)
-        verdicts = judge(
-            model,
-            member,
-            images,
-            card.batch_size,
-            card.seed,
-            surrogate,
-        )
-        tables.append(rows(name, images.y, verdicts))
-        told[name] = {
-            "arguments": asdict(member),
-            "seconds": verdicts.seconds,
-            "warnings": list(verdicts.warnings),
-            "code": fingerprint((*ATTACKING, attack.attack)),
-        }
-        print(f"{name}: accuracy {verdicts.correct.float().mean():.2%}, {verdicts.seconds:.1f} s")
+        code = fingerprint((*ATTACKING, attack.attack))
+        known = parts.get(name, code) if parts else None
+        if known is None:
+            source = _source(attack, crafted_on)
+            surrogate = trained(source, data, card.checkpoint, device) if source else None
+            images = data.split(card.split, device, attack.images)
+            known = tried(name, attack, card, model, images, surrogate, code)
+            if parts:
+                parts.put(name, known)
+        found[name] = known
+        accuracy = pc.mean(known.rows["correct"]).as_py()
+        print(f"{name}: accuracy {accuracy:.2%}, {known.told['seconds']:.1f} s", flush=True)
+    told = {name: one.told for name, one in found.items()}
     about = {"card": card.model_dump(), "attacks": told, "provenance": provenance(device)}
-    return pa.concat_tables(tables).replace_schema_metadata({"regbench": json.dumps(about)})
+    table = pa.concat_tables([one.rows for one in found.values()])
+    return table.replace_schema_metadata({"regbench": json.dumps(about)})
+
+
+def tried(
+    name: str,
+    attack: AttackCard,
+    card: SuiteCard,
+    model: nn.Module,
+    images: Split,
+    surrogate: nn.Module | None,
+    code: str,
+) -> Found:
+    """Return what one attack of the suite does to `images`."""
+    member = build(attack.attack, attack.arguments)
+    verdicts = judge(model, member, images, card.batch_size, card.seed, surrogate)
+    told = {
+        "arguments": asdict(member),
+        "seconds": verdicts.seconds,
+        "warnings": list(verdicts.warnings),
+        "code": code,
+    }
+    return Found(rows(name, images.y, verdicts), told)
 
 
 def _source(attack: AttackCard, folders: dict[str, Path]) -> Path | None:
@@ -106,6 +130,12 @@ def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
     )
 
 
+def parts_key(card: SuiteCard, run: Path, sources: Sequence[Path], device: torch.device) -> str:
+    """Return what the verdicts of a suite depend on, besides the code of each attack."""
+    weights = [digest(folder / f"{card.checkpoint}.safetensors") for folder in (run, *sources)]
+    return " ".join([card.text(), *weights, torch.__version__, device.type])
+
+
 def main() -> None:
     """Read the command line and attack one trained model."""
     parser = argparse.ArgumentParser(prog="python -m regbench.attack", description=__doc__)
@@ -124,8 +154,10 @@ def main() -> None:
     arguments = parser.parse_args()
     card, device = SuiteCard.read(arguments.card), devices.pick(arguments.device)
     data = open_data(arguments.data)
-    table = evaluate(card, arguments.run, data, device, arguments.source)
+    parts = Parts(arguments.out, parts_key(card, arguments.run, arguments.source, device))
+    table = evaluate(card, arguments.run, data, device, arguments.source, parts)
     pq.write_table(table, arguments.out, compression="zstd")
+    parts.forget()
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def reading(tidy: pd.DataFrame) -> str:
     tidy = unswept(tidy)
     counts = tidy.groupby(["dataset", "split"], observed=True)["n"].unique().reset_index()
     images = ", ".join(
-        f"{' or '.join(map(str, sorted(row.n)))} {row.split} images of {row.dataset}"
-        for row in counts.itertuples()
+        f"{' or '.join(map(str, sorted(row['n'])))} {row['split']} images of {row['dataset']}"
+        for row in counts.to_dict("records")
     )
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from regbench import attack
 from regbench import keeper as keeping
-from regbench.cards import DataCard, RunCard
+from regbench.cards import AttackCard, DataCard, RunCard, SuiteCard
 from regbench.grid import PAPER_TRAINING
 from regbench.keeper import Keeper
-from regbench.prepare import Split, prepare
+from regbench.parts import Parts
+from regbench.prepare import Split, open_data, prepare
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.training import Trained, fit
 
@@ -169,14 +171,79 @@ def start(digits: Path, out: Path) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(digits, tmp_path_factory):
-    """The weights of a training that nobody disturbed."""
+def uninterrupted_run(digits, tmp_path_factory):
+    """The folder of a training that nobody disturbed."""
     out = tmp_path_factory.mktemp("whole")
     process = start(digits, out)
     _, told = process.communicate()
     assert process.returncode == 0, told
     assert not (out / "state").exists()
-    return {name: (out / name).read_bytes() for name in ("best.safetensors", "last.safetensors")}
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(uninterrupted_run):
+    """Its weights."""
+    names = ("best.safetensors", "last.safetensors")
+    return {name: (uninterrupted_run / name).read_bytes() for name in names}
+
+
+# --- a suite of attacks ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def suite(digits, uninterrupted_run, tmp_path):
+    """`suite(name=…)`: judge the trained digits by three attacks; other arguments as Parts' key."""
+    attacks = {
+        "clean": AttackCard(attack="regbench.attacks.clean", arguments={"epsilon": 0.1}, images=40),
+        "pgd": AttackCard(
+            attack="regbench.attacks.pgd", arguments={"epsilon": 0.1, "steps": 3}, images=40
+        ),
+        "pgd@0.2": AttackCard(
+            attack="regbench.attacks.pgd", arguments={"epsilon": 0.2, "steps": 3}, images=40
+        ),
+    }
+    card = SuiteCard(attacks=attacks, checkpoint="best", split="test", batch_size=16, seed=0)
+    data, out = open_data(digits / "data"), tmp_path / "suite.parquet"
+
+    def judged(key: str = "k", parts: bool = True):
+        kept = Parts(out, key) if parts else None
+        return attack.evaluate(card, uninterrupted_run, data, torch.device("cpu"), (), kept)
+
+    return judged
+
+
+def verdicts(table):
+    return table.replace_schema_metadata(None).to_pydict()
+
+
+def test_a_suite_that_is_cut_off_goes_on_behind_its_last_attack(suite, monkeypatch):
+    whole = verdicts(suite(parts=False))
+    original, tried = attack.tried, []
+
+    def cut(name, *rest):
+        tried.append(name)
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+        return original(name, *rest)
+
+    monkeypatch.setattr(attack, "tried", cut)
+    with pytest.raises(KeyboardInterrupt):
+        suite()
+    assert verdicts(suite()) == whole
+    assert tried == ["clean", "pgd", "pgd@0.2", "pgd@0.2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [(damaged, "k"), (lambda content: content[:-9], "k"), (lambda content: content, "another")],
+    ids=["flipped", "torn", "other weights"],
+)
+def test_a_part_that_is_not_ours_is_made_anew(suite, tmp_path, change, key, monkeypatch):
+    whole = verdicts(suite())
+    for part in (tmp_path / "suite.parts").iterdir():
+        part.write_bytes(change(part.read_bytes()))
+    assert verdicts(suite(key)) == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
