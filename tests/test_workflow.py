@@ -168,7 +168,7 @@ def test_a_changed_loss_runs_only_its_cells(copy):
 
 
 def test_a_comment_runs_nothing(copy):
-    with edited(copy, "regbench/training.py", "import math", "# a thought\nimport math"):
+    with edited(copy, "regbench/training.py", "import time", "# a thought\nimport time"):
         done = copy.snakemake()
     assert "Nothing to be done" in done.stdout + done.stderr
 
