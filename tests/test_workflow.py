@@ -394,7 +394,7 @@ def test_the_benchmark_of_steps_runs(tmp_path):
     assert [(row["structure"], row["precision"]) for row in told["rows"]] == [
         ("plain", "fp32"), ("ours", "fp32"), ("ours", "bf16"),
     ]  # fmt: skip
-    assert all(0 < row["floor_share"] < 1.5 for row in told["rows"])
+    assert all(0 < row["floor_share"] < 3 for row in told["rows"])
     assert (tmp_path / "steps.png").stat().st_size > 0
 
 
