@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load, save
 
 from regbench.course import Course
+from regbench.drafts import draft_of
 
 INTERVAL = 60.0
 """Seconds between two savings, unless one takes more than a twentieth of that."""
@@ -73,15 +74,12 @@ class Keeper:
         }
         about = {"key": self._key, "numbers": json.dumps(course.numbers())}
         payload = save(dense, about)
-        draft = self._path.with_suffix(".draft")
         try:
-            with draft.open("wb") as file:
+            with draft_of(self._path) as draft, draft.open("wb") as file:
                 file.write(hashlib.sha256(payload).digest() + payload)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(self._path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             print(f"the state could not be kept ({error}); training goes on", file=sys.stderr)
 
     def _read(self, course: Course) -> None:

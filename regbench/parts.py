@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regbench.drafts import draft_of
 from regbench.errors import UserError
 
 
@@ -50,14 +51,13 @@ class Parts:
     def put(self, name: str, found: Found) -> None:
         """Keep what the attack `name` found, in one piece."""
         about = {"key": self._key, "told": found.told}
-        draft = self._path(name).with_suffix(".draft")
+        table = found.rows.replace_schema_metadata({"regbench": json.dumps(about)})
         try:
             self._folder.mkdir(exist_ok=True)
-            table = found.rows.replace_schema_metadata({"regbench": json.dumps(about)})
-            pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
-            draft.replace(self._path(name))
+            with draft_of(self._path(name)) as draft:
+                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         except OSError as error:
-            print(f"'{draft}' could not be kept ({error}); going on", file=sys.stderr)
+            print(f"'{self._path(name)}' could not be kept ({error}); going on", file=sys.stderr)
 
     def forget(self) -> None:
         """Remove them all: the suite is whole."""
