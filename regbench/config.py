@@ -58,18 +58,16 @@ def _radius(value: float) -> float:
     return value
 
 
-def _apart(values: list[float]) -> list[float]:
-    twice = {value for value in values if values.count(value) > 1}
-    if twice:
-        raise ValueError(f"{min(twice):g} is given twice; each value is one attack")
-    return values
+def _each_once(told: str) -> AfterValidator:
+    """Refuse a list that holds a value twice; `told` has a place for the value."""
 
+    def check(values: list[Any]) -> list[Any]:
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise ValueError(told.format(min(twice)))
+        return values
 
-def _distinct(seeds: list[int]) -> list[int]:
-    twice = {seed for seed in seeds if seeds.count(seed) > 1}
-    if twice:
-        raise ValueError(f"seed {min(twice)} is given twice; each seed is one training")
-    return seeds
+    return AfterValidator(check)
 
 
 def _nothing_is_empty(value: Any) -> Any:
@@ -81,12 +79,17 @@ WRITTEN = BeforeValidator(number, json_schema_input_type=float | Text)
 Radius = Annotated[float, Field(strict=True), AfterValidator(_radius), WRITTEN]
 Share = Annotated[float, Field(gt=0, lt=1, strict=True), WRITTEN]
 Count = Annotated[int, Field(gt=0, lt=2**31, strict=True)]
-Padding = Annotated[int, Field(ge=0, lt=2**10, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Values = Annotated[
-    list[Annotated[float, Field(strict=True), WRITTEN]], Field(min_length=2), AfterValidator(_apart)
+    list[Annotated[float, Field(strict=True), WRITTEN]],
+    Field(min_length=2),
+    _each_once("{:g} is given twice; each value is one attack"),
 ]
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1),
+    _each_once("seed {} is given twice; each seed is one training"),
+]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\r\n]+$")]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regbench.cards import RunCard
+from regbench.descent import momentum
 
 Weights = dict[str, Tensor]
 
@@ -109,12 +110,8 @@ class Course:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that is needed to go on, by name."""
-        momentum = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimizer.state[parameter]
-        }
-        parts = {"weights": self.model.state_dict(), "momentum": momentum, "best": self.best}
+        moved = momentum(self.model, self.optimizer)
+        parts = {"weights": self.model.state_dict(), "momentum": moved, "best": self.best}
         streams = {"noise": self.noise.get_state(), "order": self.order_began}
         streams |= {"cpu": torch.get_rng_state()}
         if self.sums.device.type == "cuda":

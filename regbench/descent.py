@@ -80,44 +80,41 @@ class Recorded:
 
     def _first(self, step: Step) -> Tensor:
         """Record the step and check it against an eager one; leave the state after one step."""
+        before = _State.of(self._descent, step.generator)
         self._static = Step(
             step.model, step.x.clone(), step.y.clone(), step.epsilon, step.generator
         )
-        before = _State.of(self._descent, step.generator)
         try:
-            replay = self._recorded(self._static, before)
+            replay = self._recorded(self._static)
             agree = self._agree(step, replay, before)
         except RuntimeError as error:
-            before.restore(self._descent, step.generator)
-            return self._eagerly(step, f"cannot be recorded ({error})")
+            return self._eagerly(step, before, f"cannot be recorded ({error})")
         if not agree:
-            before.restore(self._descent, step.generator)
-            return self._eagerly(step, "is not the same when replayed")
+            return self._eagerly(step, before, "is not the same when replayed")
         self._replay = replay
         return self._terms.clone()
 
-    def _recorded(self, static: Step, before: "_State") -> Replay:
-        for _ in range(WARM_UP):
-            self._terms = self._descent(static)
-        before.restore(self._descent, static.generator)
-
+    def _recorded(self, static: Step) -> Replay:
         def take() -> None:
             self._terms = self._descent(static)
 
+        for _ in range(WARM_UP):
+            take()
         return self._record(take, static.generator)
 
     def _agree(self, step: Step, replay: Replay, before: "_State") -> bool:
         """Tell whether a replayed step goes where an eager one goes; the replayed one counts."""
         before.restore(self._descent, step.generator)
+        start = _flat(self._descent.model)
         self._descent(step)
         eager = _flat(self._descent.model)
         before.restore(self._descent, step.generator)
-        start = _flat(self._descent.model)
         replay()
         apart = (_flat(self._descent.model) - eager).norm()
         return bool(apart <= TOLERANCE * (eager - start).norm())
 
-    def _eagerly(self, step: Step, why: str) -> Tensor:
+    def _eagerly(self, step: Step, before: "_State", why: str) -> Tensor:
+        before.restore(self._descent, step.generator)
         told = " ".join(why.split())[:200]
         warnings.warn(f"this training step {told}; it is taken eagerly", stacklevel=3)
         return self._descent(step)
@@ -127,34 +124,35 @@ class _State(NamedTuple):
     """All that a step moves: weights, statistics, momentum, noise."""
 
     weights: dict[str, Tensor]
-    momentum: list[Tensor | None]
+    momentum: dict[str, Tensor]
     noise: Tensor
 
     @classmethod
     def of(cls, descent: Descent, generator: torch.Generator) -> "_State":
         weights = {name: value.clone() for name, value in descent.model.state_dict().items()}
-        momentum = [_clone(_buffer(descent, one)) for one in descent.model.parameters()]
-        return cls(weights, momentum, generator.get_state())
+        moved = momentum(descent.model, descent.optimizer)
+        return cls(
+            weights, {name: value.clone() for name, value in moved.items()}, generator.get_state()
+        )
 
     def restore(self, descent: Descent, generator: torch.Generator) -> None:
         """Put everything back in place; momentum that there was none of becomes zero, its like."""
         with torch.no_grad():
             for name, value in descent.model.state_dict().items():
                 value.copy_(self.weights[name])
-            for one, kept in zip(descent.model.parameters(), self.momentum, strict=True):
-                buffer = _buffer(descent, one)
-                if buffer is not None:
-                    buffer.copy_(torch.zeros_like(buffer) if kept is None else kept)
+            for name, value in momentum(descent.model, descent.optimizer).items():
+                value.copy_(self.momentum.get(name, torch.zeros_like(value)))
         generator.set_state(self.noise)
 
 
-def _buffer(descent: Descent, parameter: nn.Parameter) -> Tensor | None:
-    buffer: Tensor | None = descent.optimizer.state[parameter].get("momentum_buffer")
-    return buffer
-
-
-def _clone(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
+def momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what momentum the optimizer has, by the name of the parameter that it moves."""
+    states = {name: optimizer.state[one] for name, one in model.named_parameters()}
+    return {
+        name: state["momentum_buffer"]
+        for name, state in states.items()
+        if "momentum_buffer" in state
+    }
 
 
 def _flat(model: nn.Module) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -19,9 +20,9 @@ from regbench import device as devices
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.cards import DataCard, ModelCard, RunCard, SuiteCard
 from regbench.errors import UserError, program
-from regbench.layers import tune
 from regbench.manifest import Manifest
 from regbench.members import build
+from regbench.network import laid_out, plain
 from regbench.sizes import size
 
 SECONDS = 1.0
@@ -52,7 +53,11 @@ def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
 def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
     """Return the work of each suite whose verdicts are among `targets`."""
     return [
-        Work(run.card.model, run.card.data, _suite(manifest.suites[path], run.card.data))
+        Work(
+            run.card.model,
+            run.card.data,
+            _suite(manifest.suites[path].text(), run.card.data.text()),
+        )
         for run in manifest.runs
         for path in run.verdicts.values()
         if path in targets
@@ -67,7 +72,10 @@ def _training(card: RunCard, cost: float) -> float:
     return settings.epochs * epoch
 
 
-def _suite(card: SuiteCard, data: DataCard) -> float:
+# every network of a data set is judged by the same suites
+@cache
+def _suite(suite: str, of: str) -> float:
+    card, data = SuiteCard.read(suite), DataCard.read(of)
     there = size(data).test if card.split == "test" else data.validation
     members = [
         (min(one.images or there, there), build(one.attack, one.arguments))
@@ -83,16 +91,22 @@ class Rate(NamedTuple):
     per_second: float
 
 
-def rate(network: ModelCard, data: DataCard, device: torch.device) -> Rate:
-    """Return what a forward pass costs, counted, and how fast input gradients go, measured."""
-    like = size(data)
-    arguments = {"shape": like.shape, "classes": like.classes, **network.arguments}
-    model = build(network.architecture, arguments).eval().requires_grad_(False)
+@cache
+def rate(network: str, data: str, device: torch.device) -> Rate:
+    """Return what a forward pass costs, counted, and how fast input gradients go, measured once.
+
+    Args:
+        network: the text of a model card.
+        data: the text of a data card.
+        device: where to measure.
+    """
+    like = size(DataCard.read(data))
+    model = plain(ModelCard.read(network), like.shape, like.classes).eval().requires_grad_(False)
     count = 4
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(count, *like.shape))
     flop = counter.get_total_flops() / count
-    model = tune(model).to(device).to(memory_format=torch.channels_last)
+    model = laid_out(model, device)
     x = torch.rand(8 * count, *like.shape, device=device)
     y = torch.zeros(len(x), dtype=torch.int64, device=device)
     per_image = _seconds(model, x, y) / len(x)
@@ -111,14 +125,11 @@ def _seconds(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 
 def forecast(works: Iterable[Work], device: torch.device) -> float:
     """Return the seconds that `works`, the unknown left out, take on `device` one by one."""
-    rates: dict[tuple[str, str], Rate] = {}
     total = 0.0
     for work in works:
-        key = (work.network.text(), work.data.text())
-        if key not in rates:
-            rates[key] = rate(work.network, work.data, device)
+        one = rate(work.network.text(), work.data.text(), device)
         if math.isfinite(work.passes):
-            total += work.passes * rates[key].flop / rates[key].per_second
+            total += work.passes * one.flop / one.per_second
     return total
 
 

@@ -66,13 +66,13 @@ def fit(
         rate = learning_rate(settings, course.epoch)
         for group in course.optimizer.param_groups:
             group["lr"].fill_(rate)
-        _descend(card, train, course, take, keeper)
+        means = _descend(card, train, course, take, keeper)
         with precision(device):
             judged = judge(model, held_out, card.epsilon, settings.selection_steps)
         row = Epoch(
             epoch=course.epoch + 1,
             learning_rate=rate,
-            **course.means(),  # type: ignore[typeddict-item]
+            **means,  # type: ignore[typeddict-item]
             **judged,
             seconds=course.seconds,
         )
@@ -136,7 +136,7 @@ def _descend(
     course: Course,
     take: Callable[[Step], Tensor],
     keeper: Keeper | None,
-) -> None:
+) -> dict[str, float]:
     """Take the steps of an epoch that are left; their sums stay on the device until it is over."""
     before, started = course.seconds, time.perf_counter()
     for step in _steps(card, train, course):
@@ -144,5 +144,6 @@ def _descend(
         if keeper:
             course.seconds = before + time.perf_counter() - started
             keeper.after_step(course)
-    course.means()  # waits for the device
+    means = course.means()  # waits for the device
     course.seconds = before + time.perf_counter() - started
+    return means

@@ -99,7 +99,7 @@ def test_work_is_counted_in_forward_passes():
 def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
     monkeypatch.setattr(forecast, "SECONDS", 0.0)
     card = run_card(MNIST, "lenet_plus")
-    rate = forecast.rate(card.model, card.data, torch.device("cpu"))
+    rate = forecast.rate(card.model.text(), card.data.text(), torch.device("cpu"))
     by_hand = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 3136 * 1024 + 1024 * 10)
     assert rate.flop == by_hand
     assert 1e8 < rate.per_second < 1e13

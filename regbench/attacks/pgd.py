@@ -64,6 +64,8 @@ class PGD(Attack):
             x_adv[left] = self._climb(model, x_adv[left], x[left], y[left], steps)
             if self.early_stop:
                 left = left[_withstands(model, x_adv[left], y[left])]
+            if not len(left):
+                break
         return x_adv
 
     def _climb(self, model: nn.Module, start: Tensor, x: Tensor, y: Tensor, steps: int) -> Tensor:
