@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 from autoattack import AutoAttack as Ensemble
+from record import RESULTS, write
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from regbench import device as devices
 from regbench.attacks.autoattack import AutoAttack
 from regbench.cards import RunCard
-from regbench.members import build
+from regbench.network import plain
 from regbench.prepare import Data, Split, open_data
-from regbench.provenance import provenance
 from regbench.verdicts import judge
 from regbench.weights import trained
 
@@ -31,8 +31,7 @@ SEED = 0
 def plain_network(run: Path, data: Data) -> nn.Module:
     """Return the network of a run as RobustBench would hold it."""
     card = RunCard.read(str(run / "card.json"))
-    arguments = {"shape": data.shape, "classes": data.classes, **card.model.arguments}
-    model: nn.Module = build(card.model.architecture, arguments)
+    model = plain(card.model, data.shape, data.classes)
     model.load_state_dict(load_file(run / "best.safetensors"))
     return model.eval()
 
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device, data = devices.pick(arguments.device), open_data(arguments.data)
     card = RunCard.read(str(arguments.run / "card.json"))
@@ -68,7 +67,6 @@ def main() -> None:
     verdicts["ours"] = judge(model, attack, images, arguments.images, SEED).correct
     seconds["ours"] = time.perf_counter() - started
     told = {
-        "machine": provenance(device),
         "run": str(arguments.run),
         "images": arguments.images,
         "withstand": {name: int(one.sum()) for name, one in verdicts.items()},
@@ -76,10 +74,8 @@ def main() -> None:
         "seconds": seconds,
         "speedup": seconds["plain"] / seconds["ours"],
     }
-    print(json.dumps({key: one for key, one in told.items() if key != "machine"}, indent=2))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "evaluation.json"
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(told, indent=2))
+    write(arguments.out / "evaluation.json", device, told)
 
 
 if __name__ == "__main__":

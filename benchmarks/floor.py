@@ -1,18 +1,14 @@
 """What a step costs at least: its arithmetic, counted, over what the machine can do, measured."""
 
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from worker import SHAPES, Case, card
+from worker import SHAPES, Case, built
 
-from regbench.members import build
-from regbench.network import network
 from regbench.precision import PRECISIONS
-from regbench.prepare import Data
 from regbench.step import Step
 
 FORMULAS = {
@@ -48,9 +44,7 @@ class _Count(TorchDispatchMode):
 
 def arithmetic(case: Case, device: torch.device) -> Arithmetic:
     """Return what one step of `case` does, its arithmetic counted in fp32."""
-    run = card(case, epochs=1)
-    model = network(run, Data(Path(), SHAPES[case.network], 10, 1), device)
-    loss = build(run.regularizer.loss, run.regularizer.hyperparameters)
+    run, model, loss = built(case, device)
     x = torch.rand(case.batch, *SHAPES[case.network], device=device)
     y = torch.zeros(case.batch, dtype=torch.int64, device=device)
     step = Step(model, x, y, run.epsilon, torch.Generator(device).manual_seed(0))

@@ -6,7 +6,6 @@ Measured in a copy of the repository; needs Snakemake.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import torch
 import yaml
+from record import RESULTS, write
 
 from regbench.overhead import computing
-from regbench.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "config", "profiles", "regbench", "reports")
@@ -78,16 +77,14 @@ def measure(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Measure in a temporary folder, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         copy_to(Path(folder))
         told = measure(Path(folder))
     for name, seconds in told.items():
         print(f"{seconds:7.2f} s  {name}")
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"machine": provenance(torch.device("cpu")), "seconds": told}
-    (out / "harness.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write(out / "harness.json", torch.device("cpu"), {"seconds": told})
 
 
 if __name__ == "__main__":

@@ -4,17 +4,16 @@ python benchmarks/scaling.py      # on the device at hand, to benchmarks/results
 """
 
 import argparse
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
 import torch
+from record import RESULTS, write
 from worker import Case, Worker
 
 from regbench import device as devices
-from regbench.provenance import provenance
 
 IMAGES = 50_000
 BATCHES = {"cpu": (8, 16, 32, 64, 128, 256), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device, threads, rounds = devices.pick(arguments.device), arguments.threads, arguments.rounds
     rows = [
@@ -102,9 +101,7 @@ def main() -> None:
     ]
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    told = {"machine": provenance(device), "threads": threads, "rows": rows}
-    (arguments.out / "scaling.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write(arguments.out / "scaling.json", device, {"threads": threads, "rows": rows})
     draw(table, arguments.out / "scaling.png")
 
 

@@ -7,21 +7,20 @@ each structure in a process of its own; a ratio is the median of the pairs' rati
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import plain
 import torch
 from floor import Arithmetic, arithmetic, ceiling
+from record import RESULTS, write
 from worker import HYPERPARAMETERS, Case, Worker
 
 from regbench import device as devices
-from regbench.provenance import provenance
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 BLOCKS = {
@@ -42,30 +41,41 @@ def cases(device: str, networks: list[str], methods: list[str]) -> Iterator[list
             ]
 
 
-def pair_by_pair(group: list[Case], rounds: int, device: str, threads: int) -> list[list[float]]:
-    """Return the seconds of each case in each round, the cases taken in turn."""
+class Timed(NamedTuple):
+    """Of one case: the seconds of each round, and the most bytes that it held."""
+
+    seconds: list[float]
+    memory: int
+
+
+def pair_by_pair(group: list[Case], rounds: int, device: str, threads: int) -> list[Timed]:
+    """Time the cases in turn, each in a process of its own."""
     workers = [Worker(device, threads) for _ in group]
     for worker, case in zip(workers, group, strict=True):
         worker.prepare(case)
     times = [[worker.seconds() for worker in workers] for _ in range(rounds)]
+    memory = [worker.memory() for worker in workers]
     for worker in workers:
         worker.stop()
-    return times
+    columns = (list(column) for column in zip(*times, strict=True))
+    return [Timed(*one) for one in zip(columns, memory, strict=True)]
 
 
 def row(
-    case: Case, seconds: list[float], base: list[float], told: Arithmetic, peak: float
+    case: Case, timed: Timed, plainly: Timed, counted: Arithmetic, peak: float
 ) -> dict[str, Any]:
     """Return what is told of a case; the floor is that of our step, whatever the structure."""
     images = case.batch * case.steps
-    best = statistics.median(seconds)
+    typical = statistics.median(timed.seconds)
+    ratios = (b / s for b, s in zip(plainly.seconds, timed.seconds, strict=True))
     return {
         **asdict(case),
-        "images_per_second": images / best,
-        "speedup": statistics.median(b / s for b, s in zip(base, seconds, strict=True)),
-        "floor_share": told.flop * case.steps / peak / best,
-        "operations_per_step": told.operations if case.structure == "ours" else None,
-        "rounds": len(seconds),
+        "images_per_second": images / typical,
+        "speedup": statistics.median(ratios),
+        "floor_share": counted.flop * case.steps / peak / typical,
+        "peak_memory": timed.memory,
+        "operations_per_step": counted.operations if case.structure == "ours" else None,
+        "rounds": len(timed.seconds),
     }
 
 
@@ -81,7 +91,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device = devices.pick(arguments.device)
     torch.set_num_threads(arguments.threads)
@@ -91,28 +101,23 @@ def main() -> None:
     rows = []
     for group in cases(device.type, arguments.networks, arguments.methods):
         times = pair_by_pair(group, arguments.rounds, device.type, arguments.threads)
-        columns = [list(column) for column in zip(*times, strict=True)]
-        told = arithmetic(group[-1], device)
-        for case, seconds in zip(group, columns, strict=True):
-            rows.append(row(case, seconds, columns[0], told, peak[case.precision]))
+        counted = arithmetic(group[-1], device)
+        for case, timed in zip(group, times, strict=True):
+            rows.append(row(case, timed, times[0], counted, peak[case.precision]))
             print(line(rows[-1]), flush=True)
-    told = {
-        "machine": provenance(device),
-        "threads": arguments.threads,
-        "ceiling": peak,
-        "rows": rows,
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "steps.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    told = {"threads": arguments.threads, "ceiling": peak, "rows": rows}
+    write(arguments.out / "steps.json", device, told)
     draw(rows, arguments.out / "steps.png")
 
 
 def line(row: dict[str, Any]) -> str:
     """Return a case as a line of the table that is printed."""
+    operations = row["operations_per_step"] or "?"
     return (
         f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
         f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
+        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {operations:>4} operations"
     )
 
 

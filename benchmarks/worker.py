@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import plain
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from regbench import device as devices
 from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
+from regbench.descent import TrainingLoss
 from regbench.grid import PAPER_TRAINING
 from regbench.members import build
 from regbench.network import network
@@ -63,7 +64,7 @@ class Case:
 
 
 class Worker:
-    """A process that prepares a case and times blocks of its steps."""
+    """A process that prepares one case and times blocks of its steps."""
 
     def __init__(self, device: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -77,30 +78,39 @@ class Worker:
 
     def seconds(self) -> float:
         """Return the seconds of one block."""
-        return float(self._ask(None))
+        return float(self._ask("seconds"))
+
+    def memory(self) -> int:
+        """Return the bytes that the case has added to the process, or to the GPU, at the most."""
+        return int(self._ask("memory"))
 
     def stop(self) -> None:
         """End the process."""
         self._process.terminate()
         self._process.join()
 
-    def _ask(self, question: Case | None) -> Any:
+    def _ask(self, question: Case | str) -> Any:
         self._pipe.send(question)
         return self._pipe.recv()
 
 
 def _serve(pipe: Connection, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    block: Callable[[], float] = float
+    case: Case = pipe.recv()
+    before = _peak_memory(name)
+    device = devices.pick(name) if case.structure == "ours" else torch.device(name)
+    block = STRUCTURES[case.structure](case, device)
+    block()
+    answers = {"seconds": block, "memory": lambda: _peak_memory(name) - before}
+    pipe.send(None)
     while True:
-        case = pipe.recv()
-        if case is None:
-            pipe.send(block())
-            continue
-        device = devices.pick(name) if case.structure == "ours" else torch.device(name)
-        block = STRUCTURES[case.structure](case, device)
-        block()
-        pipe.send(None)
+        pipe.send(answers[pipe.recv()]())
+
+
+def _peak_memory(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _images(case: Case) -> tuple[Tensor, Tensor]:
@@ -110,8 +120,26 @@ def _images(case: Case) -> tuple[Tensor, Tensor]:
     return x, torch.randint(10, (count,), generator=generator)
 
 
-def card(case: Case, epochs: int = 2) -> RunCard:
-    """Return the run card of a case: the paper's optimizer, no augmentation, one image held out."""
+class Built(NamedTuple):
+    """A case as regbench has it: card, untrained network, loss."""
+
+    card: RunCard
+    model: nn.Module
+    loss: TrainingLoss
+
+
+def built(case: Case, device: torch.device) -> Built:
+    """Return what our structure makes of a case."""
+    run = card(case)
+    model = network(run, Data(Path(), SHAPES[case.network], 10, 1), device)
+    return Built(run, model, build(run.regularizer.loss, run.regularizer.hyperparameters))
+
+
+def card(case: Case) -> RunCard:
+    """Return a run card of two epochs: the paper's optimizer, no augmentation, one image held out.
+
+    The second epoch is the one that is timed.
+    """
     own = {} if case.width is None else {"width": case.width}
     training = PAPER_TRAINING | {"selection_steps": 1, "precision": case.precision}
     return RunCard(
@@ -122,7 +150,7 @@ def card(case: Case, epochs: int = 2) -> RunCard:
             hyperparameters=HYPERPARAMETERS[case.method],
         ),
         epsilon=plain.EPSILON,
-        training=TrainingCard(epochs=epochs, batch_size=case.batch, learning_rate=0.01, **training),
+        training=TrainingCard(epochs=2, batch_size=case.batch, learning_rate=0.01, **training),
         seed=0,
     )
 
@@ -130,9 +158,7 @@ def card(case: Case, epochs: int = 2) -> RunCard:
 def ours(case: Case, device: torch.device) -> Callable[[], float]:
     """Return a block of `regbench.training.fit`: its second epoch, as the learning curve has it."""
     x, y = (one.to(device) for one in _images(case))
-    run = card(case)
-    model = network(run, Data(Path(), SHAPES[case.network], 10, 1), device)
-    loss = build(run.regularizer.loss, run.regularizer.hyperparameters)
+    run, model, loss = built(case, device)
 
     def block() -> float:
         trained = fit(run, model, loss, Split(x, y), Split(x[:1], y[:1]), _unheard)
@@ -171,10 +197,3 @@ def _unheard(row: Epoch) -> None:
 
 
 STRUCTURES = {"ours": ours, "plain": plainly}
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held so far: on the GPU, or by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regbench import members
+from regbench.descent import TrainingLoss
 from regbench.prepare import Split
 
 torch.set_num_threads(1)
@@ -56,6 +58,24 @@ def batch() -> Callable[..., tuple[Tensor, Tensor]]:
         return (1.4 * x - 0.2).clamp(0, 1), torch.randint(4, (count,), generator=generator)
 
     return draw
+
+
+SMALL = {
+    "pgd_at": {"steps": 2, "step_size": 0.1},
+    "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
+    "sat_r1": {"weight": 0.2, "steps": 2},
+    "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},
+    "sat_r3": {
+        "weight": 1, "tau": 0.4, "alpha": 0.01,
+        "epsilon_low": 0.1, "epsilon_high": 0.3, "projected": False,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_loss() -> Callable[[str], TrainingLoss]:
+    """`small_loss(name)`: a loss of regbench/regularizers/, of few steps."""
+    return lambda name: members.build(f"regbench.regularizers.{name}", SMALL.get(name, {}))
 
 
 @pytest.fixture(scope="session")

@@ -207,20 +207,10 @@ def test_bf16_agrees_on_most_signs(lenet):
 
 
 @pytest.mark.parametrize("name", members.names("regularizers"))
-def test_every_loss_trains_in_bf16_and_reaches_every_weight(name, lenet):
+def test_every_loss_trains_in_bf16_and_reaches_every_weight(name, lenet, small_loss):
     """A network frozen by a cast that was cached without a graph would train only its biases."""
     model, x, y = lenet
-    hyperparameters = {
-        "pgd_at": {"steps": 2, "step_size": 0.1},
-        "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
-        "sat_r1": {"weight": 0.2, "steps": 2},
-        "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},
-        "sat_r3": {
-            "weight": 1, "tau": 0.4, "alpha": 0.01,
-            "epsilon_low": 0.1, "epsilon_high": 0.3, "projected": False,
-        },
-    }.get(name, {})  # fmt: skip
-    loss = members.build(f"regbench.regularizers.{name}", hyperparameters)
+    loss = small_loss(name)
     gradients = []
     for precision in ("fp32", "bf16"):
         step = Step(model, x, y, 0.05, torch.Generator().manual_seed(4))

@@ -17,19 +17,6 @@ from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.step import Step
 
-LOSSES = {
-    "natural": {},
-    "fgsm_at": {},
-    "pgd_at": {"steps": 2, "step_size": 0.1},
-    "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
-    "sat_r1": {"weight": 0.2, "steps": 2},
-    "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},
-    "sat_r3": {
-        "weight": 1, "tau": 0.4, "alpha": 0.01,
-        "epsilon_low": 0.1, "epsilon_high": 0.3, "projected": False,
-    },
-}  # fmt: skip
-
 
 def called_again(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
     """Record as a CUDA graph does, leaving no trace of the recording itself."""
@@ -75,8 +62,8 @@ def both(loss: object, record: object) -> tuple[nn.Module, nn.Module, list, list
 
 
 @pytest.mark.parametrize("name", members.names("regularizers"))
-def test_recorded_steps_are_the_eager_ones_to_the_bit(name):
-    loss = members.build(f"regbench.regularizers.{name}", LOSSES[name])
+def test_recorded_steps_are_the_eager_ones_to_the_bit(name, small_loss):
+    loss = small_loss(name)
     eager, recorded, *told = both(loss, called_again)
     for one, other in zip(*told, strict=True):
         assert one.equal(other)
@@ -121,8 +108,8 @@ def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("name", members.names("regularizers"))
-def test_a_cuda_graph_takes_the_eager_steps(name):
-    loss = members.build(f"regbench.regularizers.{name}", LOSSES[name])
+def test_a_cuda_graph_takes_the_eager_steps(name, small_loss):
+    loss = small_loss(name)
     results = []
     for record in (None, cuda_graph):
         model = network().cuda()

@@ -1,0 +1,18 @@
+"""What a benchmark leaves: its figures with the machine that they were measured on, as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regbench.provenance import provenance
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(path: Path, device: torch.device, told: dict[str, Any]) -> None:
+    """Write `told`, and what `device` is, to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": provenance(device), **told}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
