@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from regbench.members import build
 from regbench.parts import Found, Parts, digest
 from regbench.prepare import Data, Split, open_data
 from regbench.provenance import provenance
+from regbench.seals import write_table
 from regbench.verdicts import Verdicts, judge
 from regbench.weights import trained
 
@@ -156,7 +156,7 @@ def main() -> None:
     data = open_data(arguments.data)
     parts = Parts(arguments.out, parts_key(card, arguments.run, arguments.source, device))
     table = evaluate(card, arguments.run, data, device, arguments.source, parts)
-    pq.write_table(table, arguments.out, compression="zstd")
+    write_table(arguments.out, table, json.loads(table.schema.metadata[b"regbench"]))
     parts.forget()
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from regbench.errors import UserError, program
 from regbench.manifest import Manifest, Run
+from regbench.seals import DamagedError, digest_of, read_record, read_table, write_table
 
 Rows = dict[str, pd.DataFrame]
 
@@ -50,7 +51,12 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
 
 
 def _run(run: Run, path: Path) -> pd.DataFrame:
-    record = _read(lambda file: json.loads(file.read_text(encoding="utf-8")), path)
+    record = read_record(path)
+    if record["card"] != run.card.key:
+        raise DamagedError(path, f"it is of the run {record['card']}, not of {run.card.key}")
+    for name, digest in record.pop("files").items():
+        if name in {"card.json", "curve.csv"} and digest_of(path.with_name(name)) != digest:
+            raise DamagedError(path.with_name(name), "its digest is not the one in run.json")
     known = {
         "rule": run.rule,
         "cost": run.cost,
@@ -63,13 +69,8 @@ def _run(run: Run, path: Path) -> pd.DataFrame:
 
 
 def _verdicts(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    table = _read(pq.read_table, Path(path))
-    about = (table.schema.metadata or {}).get(b"regbench")
-    if about is None:
-        raise UserError(
-            f"'{path}' is not a verdict file of regbench.attack; delete it and run again"
-        )
-    return table.to_pandas(), json.loads(about)
+    rows, about = read_table(Path(path))
+    return rows.to_pandas(), about
 
 
 def _evaluations(
@@ -138,7 +139,7 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
 
 def _stored(folder: Path) -> int:
     path = folder / "verdicts.parquet"
-    return int(_read(pq.read_metadata, path).num_rows) if path.exists() else 0
+    return len(read_table(path)[0]) if path.exists() else 0
 
 
 def main() -> None:
@@ -164,7 +165,8 @@ def main() -> None:
         )
         return
     for name, table in tables.items():
-        table.to_parquet(arguments.out / f"{name}.parquet", compression="zstd", index=False)
+        rows = pa.Table.from_pandas(table, preserve_index=False)
+        write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})
     done = len(tables["runs"])
     print(
         f"{arguments.out}: {done} of {len(manifest.runs)} runs, {len(tables['verdicts'])} verdicts"

@@ -234,6 +234,13 @@ class Experiment(Section):
     data_root: str = Field("data", description="where torchvision's data sets lie")
     download: bool = Field(False, strict=True)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    runs_per_gpu: Count = Field(1, description="trainings or suites of attacks that share a GPU")
+    deterministic: bool = Field(
+        False, strict=True, description="on a GPU: the same bits each time, by slower kernels"
+    )
+    time_limit: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
+        None, description="hours after which a training is ended, which is then its result"
+    )
     seeds: Seeds
     training: Training
     evaluation: Evaluation = Evaluation()

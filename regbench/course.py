@@ -96,6 +96,10 @@ class Course:
         values: list[float] = (self.sums / self.images).tolist()
         return dict(zip(("loss", "cross_entropy", "penalty"), values, strict=True))
 
+    def hours(self) -> float:
+        """Return how long the finished epochs took, the judging left out."""
+        return sum(row["seconds"] for row in self.curve) / 3600
+
     def close(self, row: Epoch) -> None:
         """End the epoch with its row, and keep its weights if it is the best so far."""
         self.curve.append(row)

@@ -15,6 +15,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def pick(name: str | None = None) -> torch.device:
     """Return the device `cpu`, `cuda` or, by `auto`, CUDA where there is one; turn TF32 off.
 
+    $REGBENCH_DETERMINISTIC = 1 asks for PyTorch's deterministic algorithms.
+
     Args:
         name: if none, $REGBENCH_DEVICE, else `auto`.
 
@@ -27,6 +29,8 @@ def pick(name: str | None = None) -> torch.device:
     # fp32 means fp32: cuDNN would round its inputs to TF32 by default
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    if os.environ.get("REGBENCH_DETERMINISTIC") == "1":
+        torch.use_deterministic_algorithms(True)
     _keep_memory()
     present = torch.cuda.is_available()
     if name == "cuda" and not present:

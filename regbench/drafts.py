@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ def draft_of(path: Path) -> Iterator[Path]:
     draft = path.with_suffix(".draft")
     try:
         yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the name without the content
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -19,11 +19,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def program(main: Callable[[], None]) -> None:
-    """Run the `main` of a stage; a `UserError` ends it with its line and exit code 2."""
+    """Run the `main` of a stage; what a user or a disk did wrong ends it with one line.
+
+    Exit code 2 is a `UserError`, 1 a failure of the machine, which may pass: a full disk, say.
+    """
     try:
         main()
     except UserError as error:
         sys.exit(report(error))
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        print(f"regbench: error: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(1)
 
 
 def report(error: UserError) -> int:

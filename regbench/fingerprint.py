@@ -14,7 +14,10 @@ TRAINING = ("regbench.network", "regbench.training", "regbench.device")
 ATTACKING = ("regbench.attack", "regbench.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""
 
-NEUTRAL = {"regbench.errors", "regbench.fingerprint", "regbench.provenance"}
+NEUTRAL = {
+    f"regbench.{name}"
+    for name in ("errors", "fingerprint", "lease", "locks", "memory", "provenance", "seals")
+}
 """What is told of a number, without deciding it."""
 
 

@@ -1,11 +1,9 @@
 """Puts a training's state down, at intervals and when it is told to stop, and takes it up again.
 
-The file is a SHA-256 digest and a safetensors payload: nothing in it is ever executed, a torn or
-flipped byte is noticed, and it is replaced in one piece.
+The file is of regbench.tensors: nothing in it is ever executed, a torn file or a flipped byte is
+noticed, and it is replaced in one piece.
 """
 
-import hashlib
-import json
 import os
 import signal
 import sys
@@ -14,15 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from safetensors.torch import load, save
 
+from regbench import tensors
 from regbench.course import Course
-from regbench.drafts import draft_of
+from regbench.seals import DamagedError
 
-INTERVAL = 60.0
+INTERVAL = float(os.environ.get("REGBENCH_KEEP_EVERY") or 60)
 """Seconds between two savings, unless one takes more than a twentieth of that."""
-
-DIGEST = hashlib.sha256().digest_size
 
 
 class Keeper:
@@ -57,11 +53,15 @@ class Keeper:
         if not self._path.exists():
             return
         try:
-            self._read(course)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            print(f"'{self._path}' is not taken up ({error}); beginning afresh", file=sys.stderr)
-        else:
-            print(f"going on in epoch {course.epoch + 1}, step {course.batch + 1}", file=sys.stderr)
+            kept, about = tensors.read_all(self._path)
+        except DamagedError as error:
+            self._refuse(f"it is damaged: {error.what}")
+            return
+        if about["key"] != self._key:
+            self._refuse("it is of another card, code or version")
+            return
+        course.take_up(kept, about["numbers"])
+        print(f"going on in epoch {course.epoch + 1}, step {course.batch + 1}", file=sys.stderr)
 
     def forget(self) -> None:
         """Remove the state: the training is over."""
@@ -72,26 +72,14 @@ class Keeper:
             name: one.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, one in course.tensors().items()
         }
-        about = {"key": self._key, "numbers": json.dumps(course.numbers())}
-        payload = save(dense, about)
+        about = {"key": self._key, "numbers": course.numbers()}
         try:
-            with draft_of(self._path) as draft, draft.open("wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-                file.flush()
-                os.fsync(file.fileno())
+            tensors.write(self._path, dense, about)
         except OSError as error:
             print(f"the state could not be kept ({error}); training goes on", file=sys.stderr)
 
-    def _read(self, course: Course) -> None:
-        content = self._path.read_bytes()
-        digest, payload = content[:DIGEST], content[DIGEST:]
-        if hashlib.sha256(payload).digest() != digest:
-            raise ValueError("it is damaged")
-        length = int.from_bytes(payload[:8], "little")
-        about = json.loads(payload[8 : 8 + length])["__metadata__"]
-        if about["key"] != self._key:
-            raise ValueError("it is of another card, code or version")
-        course.take_up(load(payload), json.loads(about["numbers"]))
+    def _refuse(self, why: str) -> None:
+        print(f"'{self._path}' is not taken up ({why}); beginning afresh", file=sys.stderr)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._stop = True

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from regbench.cards import DataCard
 from regbench.errors import UserError, program
 from regbench.members import build
+from regbench.tensors import Tensors, write
 
 
 class Split(NamedTuple):
@@ -23,19 +22,22 @@ class Split(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A prepared data set, opened: what it is like, and where its splits lie."""
+    """A prepared data set, opened: what it is like, and where its splits lie.
+
+    `seal` is a SHA-256 of all that it holds.
+    """
 
     path: Path
     shape: tuple[int, int, int]
     classes: int
     scale: int
+    seal: str = ""
 
     def split(self, name: str, device: torch.device, images: int | None = None) -> Split:
         """Return `train`, `validation` or `test`, or its first `images` images, on `device`."""
-        with safe_open(self.path, framework="pt") as file:
-            stop = slice(images)
-            x = file.get_slice(f"x_{name}")[stop].to(device)
-            y = file.get_slice(f"y_{name}")[stop].to(device)
+        with Tensors(self.path) as file:
+            x = file.read(f"x_{name}")[:images].to(device)
+            y = file.read(f"y_{name}")[:images].to(device)
         return Split(x.float() / self.scale, y.long())
 
 
@@ -43,15 +45,15 @@ def open_data(path: Path) -> Data:
     """Return the prepared data set in the file that this stage wrote.
 
     Raises:
-        UserError: not such a file.
+        UserError: not such a file, or a damaged one.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            shape = tuple(file.get_slice("x_train").get_shape()[1:])
-    except Exception as error:
-        raise UserError(f"'{path}' is not a data file of regbench.prepare: {error}") from error
-    return Data(path, shape, int(about["classes"]), int(about["scale"]))
+    with Tensors(path) as file:
+        about, names = file.about, file.names()
+        if "x_train" not in names:
+            raise UserError(f"'{path}' is no data file of regbench.prepare; it holds {names}")
+        channels, height, width = file.shape("x_train")[1:]
+        seal = file.seal
+    return Data(path, (channels, height, width), about["classes"], about["scale"], seal)
 
 
 def prepare(card: DataCard, root: Path, download: bool, out: Path) -> None:
@@ -81,8 +83,8 @@ def prepare(card: DataCard, root: Path, download: bool, out: Path) -> None:
         "y_test": torch.from_numpy(images.y_test).contiguous(),
         "permutation": order,
     }
-    about = {"scale": str(images.scale), "classes": str(images.classes), "card": card.text()}
-    save_file(tensors, out, about)
+    about = {"scale": images.scale, "classes": images.classes, "card": card.model_dump()}
+    write(out, tensors, about)
     sizes = ", ".join(
         f"{len(tensors[f'y_{part}'])} {part}" for part in ("train", "validation", "test")
     )

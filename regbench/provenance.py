@@ -18,9 +18,23 @@ def provenance(device: torch.device) -> dict[str, str | int | bool]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: _version(name) for name in PACKAGES},
+        **_cuda(device),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "commit": _git("rev-parse", "HEAD") or "unknown",
         # tables that a run rewrites are no change of what it ran
         "dirty": bool(_git("diff", "HEAD", "--name-only", "--", ":/", ":(top,exclude)reports")),
+    }
+
+
+def _cuda(device: torch.device) -> dict[str, str]:
+    if device.type != "cuda":
+        return {"cuda": "", "cudnn": "", "driver": ""}
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return {
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "driver": (_told(command).splitlines() or ["unknown"])[0],
     }
 
 
@@ -42,12 +56,12 @@ def processor() -> str:
 
 
 def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
+    return _told(["git", "-C", str(Path(__file__).parent), *arguments])
+
+
+def _told(command: list[str]) -> str:
     try:
-        done = subprocess.run(
-            ["git", "-C", here, *arguments],
-            capture_output=True, text=True, check=False, timeout=10,
-        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from regbench.errors import UserError
+from regbench.seals import read_table
 
 CELL = ["dataset", "model", "regularizer", "method"]
 SHARED = ["rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family"]
@@ -26,12 +26,10 @@ def load(folder: Path) -> Rows:
     """Return the rows in a report's folder.
 
     Raises:
-        UserError: a table is missing or unreadable.
+        UserError: a table is missing or damaged.
     """
-    try:
-        return Rows(*(pd.read_parquet(folder / f"{name}.parquet") for name in Rows._fields))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no rows of regbench.collect in '{folder}': {error}") from error
+    tables = (read_table(folder / f"{name}.parquet")[0] for name in Rows._fields)
+    return Rows(*(table.to_pandas() for table in tables))
 
 
 def results(rows: Rows) -> pd.DataFrame:

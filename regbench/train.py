@@ -1,27 +1,34 @@
 """Stage 2: images + run card -> weights (best and last), learning curve, run record."""
 
 import argparse
-import json
+import math
+import os
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from regbench import device as devices
+from regbench import tensors
 from regbench.cards import RunCard
 from regbench.course import Epoch
-from regbench.errors import program
+from regbench.errors import UserError, program
 from regbench.fingerprint import TRAINING, fingerprint
 from regbench.keeper import Keeper, key
+from regbench.lease import leased
+from regbench.locks import sole
 from regbench.members import build
+from regbench.memory import peak
 from regbench.network import network
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
+from regbench.seals import digest_of, read_record, write_record
 from regbench.training import Trained, fit
+
+FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
+"""Whose digests stand in run.json."""
 
 
 def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
@@ -35,7 +42,8 @@ def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None
             bar.update()
             bar.write(line(row), file=sys.stderr)
 
-        return fit(card, model, loss, train_split, held_out, progress, keeper)
+        limit = float(os.environ.get("REGBENCH_TIME_LIMIT") or "inf")
+        return fit(card, model, loss, train_split, held_out, progress, keeper, limit)
 
 
 def line(row: Epoch) -> str:
@@ -52,16 +60,35 @@ def code(card: RunCard) -> str:
     return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
 
 
+def status(trained: Trained, classes: int, validation: int) -> str:
+    """Return `ok`, or what is wrong with the weights that will be judged.
+
+    Collapsed is a network whose accuracy on the validation images is not above chance by three
+    standard errors.
+    """
+    if trained.status != "ok":
+        return trained.status
+    chance = 1 / classes
+    clean = trained.curve[trained.best_epoch - 1]["validation_clean"]
+    if clean > chance + 3 * math.sqrt(chance * (1 - chance) / validation):
+        return "ok"
+    return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
+
+
 def record(
-    card: RunCard, trained: Trained, device: torch.device, seconds: float
+    card: RunCard, trained: Trained, data: Data, device: torch.device, seconds: float
 ) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
     return {
-        "status": trained.status,
+        "status": status(trained, data.classes, card.data.validation),
         "best_epoch": trained.best_epoch,
         "train_seconds": sum(row["seconds"] for row in trained.curve),
         "seconds": seconds,
+        "card": card.key,
+        "precision": card.training.precision,
+        "data": data.seal,
         "code": code(card),
+        **peak(device),
         **provenance(device),
     }
 
@@ -69,10 +96,21 @@ def record(
 def write(out: Path, card: RunCard, trained: Trained, record: dict[str, object]) -> None:
     """Write card.json, best.safetensors, last.safetensors, curve.csv and run.json under `out`."""
     (out / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    save_file(trained.best, out / "best.safetensors")
-    save_file(trained.last, out / "last.safetensors")
-    pd.DataFrame(trained.curve).to_csv(out / "curve.csv", index=False)
-    (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    tensors.write(out / "best.safetensors", trained.best, {"card": card.key})
+    tensors.write(out / "last.safetensors", trained.last, {"card": card.key})
+    curve = pd.DataFrame(trained.curve, columns=list(Epoch.__annotations__))
+    curve.to_csv(out / "curve.csv", index=False)
+    files = {name: digest_of(out / name) for name in FILES}
+    write_record(out / "run.json", {**record, "files": files})
+
+
+def there(out: Path, card: RunCard) -> bool:
+    """Tell whether `out` holds this training, finished by today's code."""
+    try:
+        known = read_record(out / "run.json")
+    except UserError:
+        return False
+    return (known["card"], known["code"]) == (card.key, code(card))
 
 
 def main() -> None:
@@ -83,14 +121,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
-    card, device = RunCard.read(arguments.card), devices.pick(arguments.device)
+    card = RunCard.read(arguments.card)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    keeper = Keeper(arguments.out / "state", key(card.key, code(card), device))
+    with sole(arguments.out) as waited:
+        if waited and there(arguments.out, card):
+            print("the other process has finished this training")
+            return
+        with leased(arguments.device) as device:
+            run(card, open_data(arguments.data), device, arguments.out)
+
+
+def run(card: RunCard, data: Data, device: torch.device, out: Path) -> None:
+    """Train and write, from where the last attempt was cut off."""
+    keeper = Keeper(out / "state", key(card.key, code(card), device))
     keeper.listen()
     started = time.perf_counter()
-    trained = train(card, open_data(arguments.data), device, keeper)
+    trained = train(card, data, device, keeper)
     seconds = time.perf_counter() - started
-    write(arguments.out, card, trained, record(card, trained, device, seconds))
+    write(out, card, trained, record(card, trained, data, device, seconds))
     keeper.forget()
 
 

@@ -1,5 +1,6 @@
 """The training loop: one for every method, on whatever device the data lies."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from regbench.cards import RunCard, TrainingCard
 from regbench.course import Course, Epoch, Weights, copy
 from regbench.descent import Descent, Recorded, TrainingLoss, cuda_graph
 from regbench.keeper import Keeper
+from regbench.memory import exhausted
 from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.step import Step
@@ -44,8 +46,12 @@ def fit(
     held_out: Split,
     progress: Callable[[Epoch], None],
     keeper: Keeper | None = None,
+    limit: float = math.inf,
 ) -> Trained:
-    """Train `model` in place as `card` says; a loss that is not finite ends it, and is its status.
+    """Train `model` in place as `card` says.
+
+    A loss that is not finite, memory that does not suffice or time that is up ends it, and is its
+    status.
 
     Args:
         card: epochs, rates, ε and the seed of every random stream.
@@ -55,30 +61,52 @@ def fit(
         held_out: images that pick the best epoch.
         progress: called with each row of the learning curve.
         keeper: puts the state down and takes it up; without one, nothing is kept.
+        limit: hours after which no further epoch is begun.
     """
     device, settings = train.x.device, card.training
     course = Course.begin(card, model, device)
     if keeper:
         keeper.resume(course)
-    precision = PRECISIONS[settings.precision]
-    take = _stepper(Descent(model, loss, course.optimizer, precision), device)
+    descent = Descent(model, loss, course.optimizer, PRECISIONS[settings.precision])
+    take = _stepper(descent, device)
     while course.epoch < settings.epochs and course.status == "ok":
-        rate = learning_rate(settings, course.epoch)
-        for group in course.optimizer.param_groups:
-            group["lr"].fill_(rate)
-        means = _descend(card, train, course, take, keeper)
-        with precision(device):
-            judged = judge(model, held_out, card.epsilon, settings.selection_steps)
-        row = Epoch(
-            epoch=course.epoch + 1,
-            learning_rate=rate,
-            **means,  # type: ignore[typeddict-item]
-            **judged,
-            seconds=course.seconds,
-        )
-        course.close(row)
-        progress(row)
+        try:
+            progress(_epoch(card, train, held_out, course, take, keeper))
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            batch = f"batches of {settings.batch_size}"
+            course.status = f"out of memory in epoch {course.epoch + 1}, with {batch}"
+        if course.status == "ok" and course.hours() > limit:
+            course.status = f"out of time: {course.epoch} epochs took more than {limit:g} h"
     return Trained(course.best, copy(model), course.curve, course.best_epoch, course.status)
+
+
+def _epoch(
+    card: RunCard,
+    train: Split,
+    held_out: Split,
+    course: Course,
+    take: Callable[[Step], Tensor],
+    keeper: Keeper | None,
+) -> Epoch:
+    """Train for what is left of an epoch and judge the network on the held-out images."""
+    settings = card.training
+    rate = learning_rate(settings, course.epoch)
+    for group in course.optimizer.param_groups:
+        group["lr"].fill_(rate)
+    means = _descend(card, train, course, take, keeper)
+    with PRECISIONS[settings.precision](train.x.device):
+        judged = judge(course.model, held_out, card.epsilon, settings.selection_steps)
+    row = Epoch(
+        epoch=course.epoch + 1,
+        learning_rate=rate,
+        **means,  # type: ignore[typeddict-item]
+        **judged,
+        seconds=course.seconds,
+    )
+    course.close(row)
+    return course.curve[-1]
 
 
 def learning_rate(settings: TrainingCard, epoch: int) -> float:

@@ -3,25 +3,31 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from regbench.cards import RunCard
 from regbench.errors import UserError
 from regbench.network import network
 from regbench.prepare import Data
+from regbench.tensors import read_all
 
 
 def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
     """Return the network of a run with its weights of `best` or `last`, frozen, in eval mode.
 
     Raises:
-        UserError: the folder holds no such run.
+        UserError: the folder holds no such run, or a damaged one.
     """
-    model = network(RunCard.read(str(run / "card.json")), data, device)
-    path = run / f"{checkpoint}.safetensors"
+    card, path = RunCard.read(str(run / "card.json")), run / f"{checkpoint}.safetensors"
+    weights, about = read_all(path)
+    if about.get("card") != card.key:
+        raise UserError(
+            f"'{path}' holds the weights of the run {about.get('card')}, but card.json beside it is"
+            f" of {card.key}; delete both and run snakemake again"
+        )
+    model = network(card, data, device)
     try:
-        model.load_state_dict(load_file(path, device=str(device)))
-    except Exception as error:
-        raise UserError(f"'{path}' does not hold the weights of this run: {error}") from error
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"'{path}' does not fit its network: {error}") from error
     return model.eval().requires_grad_(False)

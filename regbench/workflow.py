@@ -17,6 +17,7 @@ from regbench.configfile import parse, read
 from regbench.errors import UserError, report
 from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
 from regbench.grid import data_path, resolve, run_folder
+from regbench.locks import taken
 from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
 
@@ -170,6 +171,18 @@ class Bench:
         if done.returncode:
             sys.exit(done.returncode)
 
+    def alone(self) -> None:
+        """End the program with one line if another Snakemake is at work in this folder.
+
+        In place of Snakemake's own lock, which outlives a process that was killed and then waits
+        for a person.
+        """
+        STAMPS.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(STAMPS / "lock", os.O_RDWR | os.O_CREAT)
+        if not taken(self._lock):
+            told = "another snakemake is at work in this folder; wait for it or use another folder"
+            sys.exit(report(UserError(told)))
+
     @property
     def gap(self) -> str:
         """The option of regbench.tables for the two attacks whose difference is a column."""
@@ -227,12 +240,13 @@ class Bench:
 
     @cached_property
     def gpus(self) -> int:
-        """The number of GPUs that jobs may hold here; with `device: cuda`, at least 1."""
-        return {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
+        """How many jobs may hold a GPU here at a time; with `device: cuda`, at least 1."""
+        there = {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
+        return there * self.experiment.runs_per_gpu
 
     @property
     def gpu(self) -> int:
-        """The GPUs that one training or attack holds."""
+        """The places on a GPU that one training or attack holds."""
         return min(1, self.gpus)
 
     def _export(self) -> None:
@@ -243,6 +257,11 @@ class Bench:
         os.environ.setdefault("REGBENCH_DATA", self.experiment.data_root)
         os.environ.setdefault("REGBENCH_DEVICE", self.experiment.device)
         os.environ.setdefault("REGBENCH_DOWNLOAD", str(int(self.experiment.download)))
+        os.environ.setdefault("REGBENCH_RUNS_PER_GPU", str(self.experiment.runs_per_gpu))
+        os.environ.setdefault("REGBENCH_TIME_LIMIT", str(self.experiment.time_limit or "inf"))
+        if self.experiment.deterministic:
+            os.environ.setdefault("REGBENCH_DETERMINISTIC", "1")
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs for it
 
 
 def size(manifest: Manifest) -> str:

@@ -16,7 +16,8 @@ shell.prefix(f"set -euo pipefail; PATH='{Path(sys.executable).parent}':$PATH; ")
 RUN = "results/{dataset}/{model}/{regularizer}/{run}"
 REPORTS = bench.reports
 
-# One training or attack per GPU, also when --resources on the command line names others.
+# As many jobs per GPU as the config says, also when --resources on the command line names others.
+# regbench.lease holds to it even where that is overruled.
 workflow.global_resources.setdefault("gpu", bench.gpus)
 
 
@@ -30,6 +31,7 @@ container: os.environ.get("REGBENCH_IMAGE", "docker://regbench")
 
 
 onstart:
+    bench.alone()
     # elsewhere there are other devices
     if workflow.local_exec:
         jobs = workflow.dag.needrun_jobs()

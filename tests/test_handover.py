@@ -7,9 +7,8 @@ import pytest
 import torch
 from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
-from safetensors.torch import save_file
 
-from regbench import export, forecast, members
+from regbench import export, forecast, members, tensors
 from regbench.cards import (
     AttackCard,
     DataCard,
@@ -145,7 +144,7 @@ def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_p
     torch.manual_seed(0)
     ours = members.build(card.model.architecture, {"shape": (3, 32, 32), "classes": 10})
     (tmp_path / "card.json").write_text(card.model_dump_json())
-    save_file(ours.state_dict(), tmp_path / "best.safetensors")
+    tensors.write(tmp_path / "best.safetensors", ours.state_dict(), {"card": card.key})
     out = tmp_path / "model.pt"
     monkeypatch.setattr("sys.argv", ["export", str(tmp_path), "--out", str(out)])
     export.main()

@@ -196,7 +196,7 @@ def test_too_large_a_validation_split_is_one_line(tmp_path):
 
 def test_a_foreign_file_is_one_line(tmp_path):
     (tmp_path / "a").write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"is not a data file of regbench\.prepare"):
+    with pytest.raises(UserError, match="is damaged"):
         open_data(tmp_path / "a")
 
 
