@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from regbench.doubts import LEVEL, NONE, RULES
 from regbench.rows import Rows, unswept
 
 READING = """\
@@ -15,6 +16,9 @@ A difference column is in percentage points: what single-step accuracy promises 
 multi-step attacks take away."""
 
 
+MARK = "†"
+"""Stands behind a number that is in doubt."""
+
 BESIDE = """\
 Ours: mean over seeds, in percent, ± half of a 95 % interval over seeds (Student's t) and images
 (Wilson). `agree`: the difference is within both intervals together. `cannot be compared`: no
@@ -22,8 +26,24 @@ attack here has the published one's kind, radius and steps. Networks and trainin
 sources."""
 
 
+MARKED = f"""\
+{MARK} in doubt with one seed at least: see "Doubts" below, and `flags` in `results.csv`.
+
+"""
+
+DOUBTED = f"""\
+Each run's verdicts were held against {len(RULES)} rules that a sound evaluation keeps
+(`regbench/doubts.py`); comparisons are tested on one side at the level {LEVEL:g}, shared by those
+of one attack. Where there is nothing to compare, a rule is silent. A broken rule proves no mistake;
+it is a reason to look before the number is quoted."""
+
+
 def summary(
-    rows: Rows, tidy: pd.DataFrame, tables: list[pd.DataFrame], beside: pd.DataFrame
+    rows: Rows,
+    tidy: pd.DataFrame,
+    tables: list[pd.DataFrame],
+    beside: pd.DataFrame,
+    doubts: pd.DataFrame = NONE,
 ) -> str:
     """Return the page as Markdown.
 
@@ -32,11 +52,15 @@ def summary(
         tidy: of `regbench.rows.results`.
         tables: of `regbench.tables.accuracy`.
         beside: of `regbench.published.compare`.
+        doubts: of `regbench.doubts.doubts`.
     """
+    shown = markdown(tables)
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
-        markdown(tables),
-        reading(tidy),
+        shown,
+        MARKED * (MARK in shown) + reading(tidy),
+        "## Doubts",
+        f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
         published(beside),
         "## Where these numbers come from",
@@ -71,6 +95,22 @@ def published(beside: pd.DataFrame) -> str:
     if beside.empty:
         return "None are known for these data sets and methods."
     return f"{BESIDE}\n\n{markdown([beside])}"
+
+
+def doubted(doubts: pd.DataFrame, tidy: pd.DataFrame) -> str:
+    """Return each broken rule with the numbers that break it, or that there are none."""
+    labels = tidy.set_index(["dataset", "attack"])["label"].to_dict()
+    parts = []
+    for rule in RULES:
+        lines = [
+            f"* {row.dataset}, {row.model}, {row.method}, seed {row.seed},"
+            f" {labels[row.dataset, row.attack]}: {row.told}"
+            for row in doubts[doubts["rule"] == rule.name].itertuples()
+        ]
+        if lines:
+            told = f"**{rule.name}.** What should hold: {rule.definition} ({rule.source})."
+            parts.append("\n".join([told, "", *lines]))
+    return "\n\n".join(parts) or "None."
 
 
 def origin(rows: Rows) -> str:

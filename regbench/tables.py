@@ -1,41 +1,46 @@
-"""Stage 5a: rows -> results.csv, accuracy.{csv,md,tex}, published.{csv,md} and summary.md."""
+"""Stage 5a: rows -> results, accuracy, published, doubts (.csv; .md, .tex) and summary.md."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
 
+from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
 from regbench.published import NOTHING, compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, load, over_seeds, results, unswept
-from regbench.summary import markdown, summary
+from regbench.summary import MARK, markdown, summary
 
 Gap = tuple[str, str]
 
 
-def accuracy(means: pd.DataFrame, gap: Gap | None = None) -> dict[str, pd.DataFrame]:
+def accuracy(
+    means: pd.DataFrame, gap: Gap | None = None, doubts: pd.DataFrame = NONE
+) -> dict[str, pd.DataFrame]:
     """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
 
-    The points of a sweep are left to the figures.
+    A number that is in doubt with any seed is marked by a dagger. The points of a sweep are left to
+    the figures.
 
     Args:
         means: of `over_seeds`.
         gap: two attacks; the mean accuracy under the first minus that under the second is a column.
+        doubts: of `regbench.doubts.doubts`.
 
     Raises:
         UserError: `gap` names an attack that there is not.
     """
     return {
-        str(dataset): _of_one_data_set(part, gap)
+        str(dataset): _of_one_data_set(part, gap, doubts)
         for dataset, part in unswept(means).groupby("dataset", observed=True)
     }
 
 
-def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
+def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame) -> pd.DataFrame:
     means = means.assign(label=_with_count(means))
-    pairs = zip(means["mean"], means["sd"], strict=True)
-    cells = means.assign(cell=[percent(mean, sd) for mean, sd in pairs])
+    told = zip(means["mean"], means["sd"], flags(means, doubts), strict=True)
+    cells = means.assign(cell=[percent(mean, sd) + MARK * bool(flag) for mean, sd, flag in told])
     attacks = means.sort_values("attack")["label"].unique()
     table = cells.pivot(index=CELL, columns="label", values="cell")[attacks].fillna("–")
     if gap is not None:
@@ -66,7 +71,13 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("−", "$-$")):
+    for plain, escaped in (
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("±", r"$\pm$"),
+        ("−", "$-$"),
+        (MARK, r"$^\dagger$"),
+    ):
         text = text.replace(plain, escaped)
     return text
 
@@ -95,11 +106,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     folder, rows = arguments.folder, load(arguments.folder)
+    broken = doubts(rows)
     tidy = results(rows)
+    tidy = tidy.assign(flags=flags(tidy, broken))
     means = over_seeds(tidy)
     white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
-    tables = [*accuracy(white_box, arguments.gap).values(), *accuracy(transferred).values()]
-    every = accuracy(means, arguments.gap).values()
+    tables = [
+        *accuracy(white_box, arguments.gap, broken).values(),
+        *accuracy(transferred, doubts=broken).values(),
+    ]
+    every = accuracy(means, arguments.gap, broken).values()
     known = load_published(arguments.published) if arguments.published else NOTHING
     beside = compare(known, means)
     tidy.to_csv(folder / "results.csv", index=False)
@@ -108,7 +124,9 @@ def main() -> None:
     (folder / "accuracy.tex").write_text("\n".join(map(latex, tables)), encoding="utf-8")
     beside.to_csv(folder / "published.csv", index=False)
     (folder / "published.md").write_text(markdown([beside]) + "\n", encoding="utf-8")
-    (folder / "summary.md").write_text(summary(rows, tidy, tables, beside), encoding="utf-8")
+    broken.to_csv(folder / "doubts.csv", index=False)
+    page = summary(rows, tidy, tables, beside, broken)
+    (folder / "summary.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ TABLES = expand(
         "accuracy.csv",
         "published.csv",
         "results.csv",
+        "doubts.csv",
         "accuracy.md",
         "accuracy.tex",
         "published.md",
@@ -23,11 +24,11 @@ rule tables:
         published=PUBLISHED,
     output:
         report(
-            TABLES[:4],
+            TABLES[:5],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[4:],
+        TABLES[5:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True

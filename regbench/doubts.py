@@ -1,0 +1,410 @@
+"""The evaluation doubted: rules that the verdicts of a sound evaluation keep, and who breaks them.
+
+A broken rule is no proof of a mistake, it is a reason to look before the number is quoted. That
+images stay in [0, 1] is no rule here: the referee, regbench.verdicts, clips them itself.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, ttest_rel
+
+from regbench.rows import CELL, Rows
+
+RUN = [*CELL, "seed"]
+COLUMNS = ["dataset", "model", "regularizer", "method", "seed", "attack", "rule", "told"]
+NONE = pd.DataFrame(columns=COLUMNS)
+
+TOLERANCE = 1e-6
+"""Within which two radii are one: float32 rounding of a pixel in [0, 1]."""
+
+LEVEL = 0.01
+"""Of each test, shared (Bonferroni) by the comparisons that one attack stands in under one rule.
+
+Seven images against none are the fewest that reach it, so that one image of noise is no doubt.
+"""
+
+FALL = 0.01
+"""Share of the mean loss that a fall must exceed: a converged attack wavers by less."""
+
+HUGE = 0.5
+"""Radius within which every image can be made the same grey."""
+
+CLEAN = "regbench.attacks.clean"
+AUTOATTACK = "regbench.attacks.autoattack"
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """A run under one attack.
+
+    Attributes:
+        name: the attack's.
+        label: how tables call it.
+        member: the module of the attack.
+        arguments: the attack's fields.
+        epsilon: its radius, L∞.
+        source: the network that it was crafted on; none: the judged one, white box.
+        verdicts: label, correct, distance and loss, by image.
+    """
+
+    name: str
+    label: str
+    member: str
+    arguments: dict[str, Any]
+    epsilon: float
+    source: str | None
+    verdicts: pd.DataFrame
+
+
+Run = tuple[Attacked, ...]
+
+
+class Doubt(NamedTuple):
+    """Which attack's number is in doubt, and why, in one line."""
+
+    attack: str
+    told: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a sound evaluation keeps.
+
+    Attributes:
+        name: what a number is flagged with that breaks it.
+        definition: what holds, in one line.
+        source: who says so.
+        check: the doubts about one run.
+    """
+
+    name: str
+    definition: str
+    source: str
+    check: Callable[[Run], Iterator[Doubt]]
+
+
+def doubts(rows: Rows) -> pd.DataFrame:
+    """Return one row per run, attack and rule that is broken: `COLUMNS`, `told` with the numbers.
+
+    Args:
+        rows: the experiment's.
+    """
+    told = dict(iter(rows.evaluations.groupby(RUN, observed=True)))
+    broken = [
+        (*key, doubt.attack, rule.name, doubt.told)
+        for key, verdicts in rows.verdicts.groupby(RUN, observed=True)
+        for run in [_run(verdicts, told[key])]
+        for rule in RULES
+        for doubt in rule.check(run)
+    ]
+    return pd.DataFrame(broken, columns=COLUMNS)
+
+
+def flags(table: pd.DataFrame, doubts: pd.DataFrame) -> pd.Series:
+    """Return the names of the rules that each row of `table` breaks, joined by `; `, or nothing.
+
+    Args:
+        table: of runs and attacks; without a column `seed`, any seed's doubt counts.
+        doubts: of `doubts`.
+    """
+    keys = [key for key in (*RUN, "attack") if key in table]
+    named: dict[tuple[object, ...], list[str]] = {}
+    for row in doubts.to_dict("records"):
+        names = named.setdefault(tuple(row[key] for key in keys), [])
+        names += [row["rule"]] if row["rule"] not in names else []
+    rows = table[keys].itertuples(index=False, name=None)
+    return pd.Series(["; ".join(named.get(key, ())) for key in rows], table.index, dtype=object)
+
+
+def _run(verdicts: pd.DataFrame, told: pd.DataFrame) -> Run:
+    of = dict(iter(verdicts.set_index("image").groupby("attack", observed=True)))
+    return tuple(
+        Attacked(
+            name=row["attack"],
+            label=row["label"],
+            member=row["member"],
+            arguments=json.loads(row["arguments"]),
+            epsilon=row["epsilon"],
+            source=None if pd.isna(row["source"]) else row["source"],
+            verdicts=of[row["attack"]],
+        )
+        for row in told.to_dict("records")
+    )
+
+
+# --- one attack by itself -------------------------------------------------------------------------
+
+
+def _leaves_the_ball(run: Run) -> Iterator[Doubt]:
+    for one in run:
+        distance = one.verdicts["distance"]
+        outside = int((distance > one.epsilon + TOLERANCE).sum())
+        if outside:
+            yield Doubt(
+                one.name,
+                f"{outside} of {len(distance)} images farther than ε = {one.epsilon:.6g}, at most"
+                f" {distance.max():.6g}",
+            )
+
+
+def _not_finite(run: Run) -> Iterator[Doubt]:
+    for one in run:
+        for column in ("loss", "distance"):
+            values = one.verdicts[column]
+            lost = int((~np.isfinite(values)).sum())
+            if lost:
+                yield Doubt(
+                    one.name, f"{column} is NaN or infinite on {lost} of {len(values)} images"
+                )
+
+
+def _withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
+    for one in _white_box(run):
+        if one.epsilon < HUGE - TOLERANCE or not _of_several_steps(one):
+            continue
+        correct, count = int(one.verdicts["correct"].sum()), len(one.verdicts)
+        classes = one.verdicts["label"].nunique()
+        p = binomtest(correct, count, 1 / classes, alternative="greater").pvalue
+        if p < LEVEL:
+            yield Doubt(
+                one.name,
+                f"{correct} of {count} images withstand ε = {one.epsilon:.4g}; chance is"
+                f" {1 / classes:.1%} of {classes} classes (exact binomial test, p = {p:.1g})",
+            )
+
+
+def _of_several_steps(one: Attacked) -> bool:
+    # a single step of such a length overshoots, on an honest network too
+    return one.member == AUTOATTACK or one.arguments.get("steps", 1) > 1
+
+
+# --- two attacks on the same images ---------------------------------------------------------------
+
+Weaker = Callable[[Run, Attacked], list[Attacked]]
+"""(run, attack) -> the attacks that it must be no weaker than."""
+
+
+def _above_clean(run: Run) -> Iterator[Doubt]:
+    for clean in (one for one in run if one.member == CLEAN):
+        for one in run:
+            before, after = _both(clean, one, "correct")
+            healed = int((~before & after).sum())
+            if healed:
+                yield Doubt(
+                    one.name,
+                    f"{healed} of {len(after)} images are right under attack and wrong without;"
+                    f" accuracy {after.mean():.1%}, clean {before.mean():.1%}",
+                )
+
+
+def _fools_fewer(weaker: Weaker) -> Callable[[Run], Iterator[Doubt]]:
+    """Return the check that an attack fools no fewer images than those that are weaker.
+
+    By McNemar's exact test, one-sided, on the images that both saw; of several comparisons that
+    fail, the one that fails most clearly is told.
+    """
+
+    def told(one: Attacked, other: Attacked) -> tuple[float, str]:
+        mine, others = _both(one, other, "correct")
+        more, less = int((mine & ~others).sum()), int((~mine & others).sum())
+        # no image is in dispute: no evidence
+        p = binomtest(more, more + less, alternative="greater").pvalue if more + less else 1.0
+        return p, (
+            f"{mine.mean():.1%} of {len(mine)} images withstand it, {others.mean():.1%} withstand"
+            f" {other.label}; {more} withstand it alone, {less} the other alone (McNemar's exact"
+            f" test, p = {p:.1g})"
+        )
+
+    return _worst(weaker, told)
+
+
+def _loses_loss(weaker: Weaker) -> Callable[[Run], Iterator[Doubt]]:
+    """Return the check that the mean loss is no lower than under the attacks that are weaker.
+
+    By the paired t-test, one-sided, on the images that both saw.
+    """
+
+    def told(one: Attacked, other: Attacked) -> tuple[float, str]:
+        mine, others = _both(one, other, "loss")
+        there = np.isfinite(mine) & np.isfinite(others)
+        mine, others = mine[there], others[there]
+        fell = others.mean() - mine.mean() > FALL * others.mean()
+        p = float(ttest_rel(mine, others, alternative="less").pvalue) if fell else 1.0
+        return p, (
+            f"mean cross entropy {mine.mean():.4g} on {len(mine)} images, {others.mean():.4g} under"
+            f" {other.label} (paired t-test, p = {p:.1g})"
+        )
+
+    def comparable(run: Run, one: Attacked) -> list[Attacked]:
+        return weaker(run, one) if _ends_at_its_highest_loss(one) else []
+
+    return _worst(comparable, told)
+
+
+def _ends_at_its_highest_loss(one: Attacked) -> bool:
+    """Tell whether an attack's stored cross entropy says how far it climbed.
+
+    Not so where it climbs another loss, and not where it stops at the first success: an early stop
+    stores the loss of the step that fooled, restarts that of the try that fooled.
+    """
+    told = one.arguments
+    climbs = told.get("loss", "cross_entropy") == "cross_entropy"
+    return climbs and not told.get("early_stop") and told.get("restarts", 1) == 1
+
+
+def _worst(
+    weaker: Weaker, told: Callable[[Attacked, Attacked], tuple[float, str]]
+) -> Callable[[Run], Iterator[Doubt]]:
+    """Return the check that compares each attack with the weaker ones and tells the clearest."""
+
+    def check(run: Run) -> Iterator[Doubt]:
+        for one in run:
+            compared = [told(one, other) for other in weaker(run, one) if _meet(one, other)]
+            p, line = min(compared, default=(1.0, ""))
+            if p < LEVEL / max(len(compared), 1):
+                yield Doubt(one.name, line)
+
+    return check
+
+
+def _with_less(argument: str) -> Weaker:
+    """The same white-box attack with less of one argument, all others equal."""
+
+    # white box only: with more steps an attack fits its source, and transfers worse (Dong 2018)
+    def weaker(run: Run, one: Attacked) -> list[Attacked]:
+        return [
+            other
+            for other in _white_box(run)
+            if one.source is None
+            and (other.member, _but(other, argument)) == (one.member, _but(one, argument))
+            and other.arguments.get(argument, 0) < one.arguments.get(argument, 0)
+        ]
+
+    return weaker
+
+
+def _every_other(run: Run, one: Attacked) -> list[Attacked]:
+    """For AutoAttack, the other white-box attacks of its radius or less."""
+    if one.member != AUTOATTACK or one.source is not None:
+        return []
+    return [
+        other
+        for other in _white_box(run)
+        if other.member not in {AUTOATTACK, CLEAN} and other.epsilon <= one.epsilon + TOLERANCE
+    ]
+
+
+def _transferred(run: Run, one: Attacked) -> list[Attacked]:
+    """For the strongest white-box attack, the transferred attacks of its radius."""
+    if one.source is not None:
+        return []
+    transfers = [other for other in run if other.source is not None and _of_one_radius(one, other)]
+    return [other for other in transfers if one is _strongest(run, other)]
+
+
+# asked again for each white-box attack
+@lru_cache(maxsize=64)
+def _strongest(run: Run, transfer: Attacked) -> Attacked | None:
+    """The white-box attack of a transfer's radius that leaves the fewest right of its images."""
+    same = [
+        one
+        for one in _white_box(run)
+        if one.member != CLEAN and _of_one_radius(one, transfer) and _meet(one, transfer)
+    ]
+    return min(same, key=lambda one: _both(one, transfer, "correct")[0].mean(), default=None)
+
+
+def _of_one_radius(one: Attacked, other: Attacked) -> bool:
+    return abs(one.epsilon - other.epsilon) < TOLERANCE
+
+
+def _white_box(run: Run) -> Iterator[Attacked]:
+    return (one for one in run if one.source is None)
+
+
+def _but(one: Attacked, argument: str) -> dict[str, Any]:
+    return {key: value for key, value in one.arguments.items() if key != argument}
+
+
+def _meet(one: Attacked, other: Attacked) -> bool:
+    return not one.verdicts.index.intersection(other.verdicts.index).empty
+
+
+def _both(one: Attacked, other: Attacked, column: str) -> tuple[pd.Series, pd.Series]:
+    """Return a column of both attacks' verdicts, on the images that both saw."""
+    mine, others = one.verdicts[column].align(other.verdicts[column], join="inner")
+    return mine, others
+
+
+REFEREE = "by construction of the referee, regbench.verdicts"
+EVALUATING = "Carlini et al. 2019, arXiv:1902.06705"
+OBFUSCATED = "Athalye et al. 2018, arXiv:1802.00420"
+
+RULES = (
+    Rule(
+        "outside the ball",
+        "an adversarial image lies within ε of the image, L∞",
+        REFEREE,
+        _leaves_the_ball,
+    ),
+    Rule(
+        "not finite",
+        "loss and distance of every image are numbers",
+        REFEREE,
+        _not_finite,
+    ),
+    Rule(
+        "above clean accuracy",
+        "an image that is wrong without attack is wrong under it",
+        REFEREE,
+        _above_clean,
+    ),
+    Rule(
+        "weaker with more steps",
+        "a white-box attack fools no fewer images with more steps",
+        OBFUSCATED,
+        _fools_fewer(_with_less("steps")),
+    ),
+    Rule(
+        "weaker with more restarts",
+        "a white-box attack fools no fewer images with more restarts",
+        EVALUATING,
+        _fools_fewer(_with_less("restarts")),
+    ),
+    Rule(
+        "weaker at a larger radius",
+        "a white-box attack fools no fewer images at a larger ε",
+        OBFUSCATED,
+        _fools_fewer(_with_less("epsilon")),
+    ),
+    Rule(
+        "AutoAttack beaten",
+        "no white-box attack of AutoAttack's radius or less fools more images than AutoAttack",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        _fools_fewer(_every_other),
+    ),
+    Rule(
+        "loss falls with more steps",
+        "the mean cross entropy that a white-box attack reaches is no lower with more steps",
+        EVALUATING,
+        _loses_loss(_with_less("steps")),
+    ),
+    Rule(
+        "withstands a huge radius",
+        "accuracy under a white-box attack of several steps at ε ≥ 0.5 is at most chance",
+        OBFUSCATED,
+        _withstands_a_huge_radius,
+    ),
+    Rule(
+        "black box beats white box",
+        "no transferred attack fools more images than the strongest white-box attack of its radius",
+        OBFUSCATED,
+        _fools_fewer(_transferred),
+    ),
+)
