@@ -22,8 +22,8 @@ class DamagedError(UserError):
     """A file is not as it was written; `what` says why."""
 
     def __init__(self, path: Path, what: object) -> None:
-        super().__init__(f"'{path}' is damaged ({what}); delete it and run snakemake again")
-        self.what = what
+        self.what = " ".join(str(what).split())
+        super().__init__(f"'{path}' is damaged ({self.what}); delete it and run snakemake again")
 
 
 def seal(about: dict[str, Any], content: str = "") -> dict[str, Any]:
@@ -115,4 +115,5 @@ def _digest_of_rows(rows: pa.Table) -> str:
     frame = rows.to_pandas(ignore_metadata=True)
     hashed = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
     hashed.update(" ".join(f"{name} {kind}" for name, kind in frame.dtypes.items()).encode())
+    hashed.update((rows.schema.metadata or {}).get(b"pandas", b""))
     return hashed.hexdigest()

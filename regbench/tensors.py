@@ -60,11 +60,17 @@ class Tensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without reading it."""
-        return tuple(self._file.get_slice(name).get_shape())
+        try:
+            return tuple(self._file.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise DamagedError(self._path, error) from error
 
     def read(self, name: str) -> Tensor:
         """Return a tensor, on the CPU."""
-        tensor: Tensor = self._file.get_tensor(name)
+        try:
+            tensor: Tensor = self._file.get_tensor(name)
+        except SafetensorError as error:
+            raise DamagedError(self._path, error) from error
         if _digest(tensor) != self._digests[name]:
             raise DamagedError(self._path, f"the digest of '{name}' does not fit")
         return tensor

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from regbench import tables
 from regbench.doubts import COLUMNS, LEVEL, RULES, doubts, flags
 from regbench.rows import Rows, load, over_seeds, results
+from regbench.seals import write_table
 from regbench.summary import summary
 from regbench.tables import accuracy, latex
 
@@ -326,7 +328,8 @@ def test_the_page_explains_the_dagger_and_tells_each_doubt(doubted):
 def test_the_stage_writes_doubts_and_flags(doubted, tmp_path, monkeypatch):
     frames = doubted._replace(curves=pd.DataFrame([{**CELL, "seed": 0, "epoch": 1}]))
     for name, frame in frames._asdict().items():
-        frame.to_parquet(tmp_path / f"{name}.parquet")
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        write_table(tmp_path / f"{name}.parquet", table, {"rows": len(frame)})
     monkeypatch.setattr(sys, "argv", ["regbench.tables", str(tmp_path)])
     tables.main()
     assert len(pd.read_csv(tmp_path / "doubts.csv")) == 6

@@ -10,7 +10,8 @@ from regbench.grid import PAPER_TRAINING
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective
-from regbench.training import augment, fit
+from regbench.train import status
+from regbench.training import Trained, augment, fit
 from regbench.validation import accuracy, ifgsm
 
 
@@ -101,6 +102,54 @@ def test_a_loss_that_is_no_number_ends_the_run_as_a_result(card, split):
     assert trained.status == "diverged: the loss is nan in epoch 1"
     assert len(trained.curve) == 1
     assert all(tensor.isfinite().all() for tensor in trained.best.values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_ends_the_run_as_a_result(card, split, error):
+    steps = iter(range(100))
+
+    def loss(step):
+        if next(steps) == 4:  # in the second epoch of three steps
+            raise error
+        return Natural()(step)
+
+    trained = run(card, split, loss)
+    assert trained.status == "out of memory in epoch 2, with batches of 8"
+    assert trained.best_epoch == len(trained.curve) == 1
+
+
+def test_another_error_is_no_result(card, split):
+    def loss(step):
+        raise RuntimeError("a mistake in the loss")
+
+    with pytest.raises(RuntimeError, match="a mistake in the loss"):
+        run(card, split, loss)
+
+
+def test_time_that_is_up_ends_the_run_as_a_result(card, split):
+    trained = fit(card, network(), Natural(), split, split, lambda row: None, limit=1e-12)
+    assert trained.status == "out of time: 1 epochs took more than 1e-12 h"
+    assert len(trained.curve) == 1
+
+
+@pytest.mark.parametrize(
+    ("clean", "words"),
+    [
+        (0.12, "collapsed: 12.0% of the validation images right, by chance 10.0%"),
+        (0.2, "ok"),
+    ],
+)
+def test_a_network_no_better_than_chance_has_collapsed(clean, words):
+    row = {"validation_clean": clean, "validation_ifgsm": 0.0}
+    trained = Trained({}, {}, [{"validation_clean": 0.9}, row], 2, "ok")
+    assert status(trained, classes=10, validation=400) == words
 
 
 def test_a_network_that_answers_nan_is_right_about_nothing(split):

@@ -2,9 +2,9 @@
 
     python tests/faults/kills.py --kills 50      # n kills survived, identical or not
 
-Each kill is drawn: when; what (Snakemake and all its jobs, Snakemake alone so that its jobs live on
-as orphans, or one job); and how (SIGTERM or SIGKILL). Whatever is left is then started again by the
-same command, as a person would who knows nothing.
+Each kill is drawn: when (some time after a stage, itself drawn, has begun); what (Snakemake and all
+its jobs, Snakemake alone so that its jobs live on as orphans, or one job); and how (SIGTERM or
+SIGKILL). What is left is then started again by the same command, as by a person who knows nothing.
 """
 
 import argparse
@@ -47,6 +47,10 @@ CONFIG = {
 TABLES = ("verdicts", "evaluations", "runs", "curves")
 CLOCKS = ("seconds", "train_seconds", "peak_memory")
 """Columns that no two runs share."""
+
+
+STAGES = ("regbench.train", "regbench.train", "regbench.attack", "regbench.attack",
+          "regbench.forecast", "regbench.collect")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,12 @@ class Bench:
             return False
 
 
+def wait_for(stage: str, bench: Bench, process: subprocess.Popen[bytes]) -> None:
+    """Wait until `stage` is at work, or Snakemake has ended."""
+    while process.poll() is None and stage not in map(_stage, bench.jobs()):
+        time.sleep(0.05)
+
+
 def kill(bench: Bench, process: subprocess.Popen[bytes], drawn: Kill, chance: random.Random) -> str:
     """Carry out what was drawn; return what was at work then."""
     jobs = bench.jobs()
@@ -142,9 +152,9 @@ def survive(bench: Bench, kills: int, seed: int) -> Iterator[str]:
     done = 0
     while done < kills:
         process = bench.start()
-        # a start takes a few seconds; what comes after is what is to be hit
+        wait_for(chance.choice(STAGES), bench, process)
         try:
-            process.wait(chance.uniform(2, 30))
+            process.wait(chance.uniform(0, 3))
         except subprocess.TimeoutExpired:
             drawn = chance.choice(KILLS)
             stages = kill(bench, process, drawn, chance)

@@ -1,0 +1,83 @@
+"""What several processes may do at a time: one on a folder, so many on a GPU."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from regbench.lease import room
+from regbench.locks import sole
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from regbench.lease import room
+with room(sys.argv[2:], 1, Path(sys.argv[1])) as index:
+    print(index, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_gpu_is_lent_so_often_and_the_emptiest_first(tmp_path):
+    with room(["a", "b"], 2, tmp_path) as one, room(["a", "b"], 2, tmp_path) as two:
+        assert (one, two) == (0, 1)
+        with room(["a", "b"], 2, tmp_path) as three, room(["a", "b"], 2, tmp_path) as four:
+            assert (three, four) == (0, 1)
+    with room(["a"], 1, tmp_path) as again:
+        assert again == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_gpu_is_waited_for_and_comes_free_with_its_process(tmp_path, number, capsys):
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path, "a"], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "0\n"
+    killer = subprocess.Popen(
+        [sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({other.pid}, {number})"]
+    )
+    started = time.monotonic()
+    with room(["a"], 1, tmp_path):
+        assert time.monotonic() - started > 0.5
+    assert other.wait() == -number
+    assert killer.wait() == 0
+    assert capsys.readouterr().err == "all 1 GPUs are lent; waiting for one\n"
+    other.stdout.close()
+
+
+def test_a_folder_is_held_by_one_process(tmp_path, capsys):
+    program = (
+        "import sys, time; from pathlib import Path; from regbench.locks import sole\n"
+        "with sole(Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    with sole(tmp_path) as waited:
+        assert waited
+    assert "another process is at work" in capsys.readouterr().err
+    with sole(tmp_path) as waited:
+        assert not waited
+    assert other.wait() == 0
+    other.stdout.close()
+
+
+def test_a_lock_is_not_inherited(tmp_path):
+    with sole(tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(5)"])
+    with sole(tmp_path) as waited:
+        assert not waited
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
+    folder = tmp_path / "gpus"
+    with room(["a"], 1, folder):
+        assert Path(folder, "a-0").exists()
+        assert folder.stat().st_mode & 0o1777 == 0o1777
