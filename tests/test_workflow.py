@@ -1,5 +1,6 @@
 """The workflow itself, run by Snakemake on a copy of the repository."""
 
+import fcntl
 import json
 import os
 import re
@@ -357,6 +358,19 @@ BROKEN_RULES = {
         "its cost cannot be computed",
     ),
 }
+
+
+def test_a_second_snakemake_in_the_folder_is_one_line(copy):
+    """And a lock that a killed one left behind stops nobody."""
+    lock = os.open(copy.folder / ".snakemake/regbench/lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = copy.snakemake("--forcerun", "tables")
+    os.close(lock)
+    assert done.returncode == 2
+    assert "regbench: error: another snakemake is at work in this folder" in done.stderr
+    (copy.folder / ".snakemake/locks").mkdir(exist_ok=True)
+    (copy.folder / ".snakemake/locks/0.input.lock").write_text("reports\n")
+    assert copy.snakemake().returncode == 0
 
 
 @pytest.mark.parametrize("case", BROKEN_RULES)
