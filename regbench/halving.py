@@ -1,0 +1,47 @@
+"""Work that does not fit in memory is done again in batches half as large."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Done = TypeVar("Done")
+
+
+class OutOfMemoryError(Exception):
+    """Not even one image at a time fits in memory."""
+
+
+def fitting(work: Callable[[int], Done], size: int) -> tuple[Done, int]:
+    """Return what `work` returns of the first of size, size/2, …, 1 that fits, and that number.
+
+    Args:
+        work: takes the largest number of images per batch; called again, it begins afresh.
+        size: the number to begin with, at least 1.
+
+    Raises:
+        OutOfMemoryError: even 1 is too much; the allocator's own error is its cause.
+    """
+    while True:
+        try:
+            return work(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            if size == 1:
+                raise OutOfMemoryError("one image at a time is too much") from error
+            print(f"out of memory with {size} images at a time: {error}", file=sys.stderr)
+        # not in the except block: its traceback holds the tensors
+        size //= 2
+        print(f"beginning afresh with {size}", file=sys.stderr, flush=True)
+        torch.cuda.empty_cache()
+
+
+def exhausted(error: BaseException) -> bool:
+    """Tell whether `error` says that memory does not suffice, the GPU's or the machine's."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # the CPU's allocator and cuBLAS have no error of their own
+    words = ("allocate memory", "not enough memory", "ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
