@@ -1,4 +1,4 @@
-"""What each attack of a suite has found, so that a suite that is cut off goes on behind it."""
+"""What each piece of an attack has found: a suite that is cut off goes on behind it."""
 
 import hashlib
 import json
@@ -12,17 +12,18 @@ import pyarrow.parquet as pq
 
 from regbench.drafts import draft_of
 from regbench.errors import UserError
+from regbench.pieces import part_of
 
 
 class Found(NamedTuple):
-    """One attack's verdicts, one row per image, and what is told of the attack."""
+    """Verdicts of an attack or of a piece of one, one row per image, and what is told of it."""
 
     rows: pa.Table
     told: dict[str, Any]
 
 
 class Parts:
-    """One file per finished attack, in a folder beside the suite's verdicts.
+    """One file per finished piece of an attack, in a folder beside the suite's verdicts.
 
     Args:
         out: where the suite's verdicts will be; the folder is named after it.
@@ -30,12 +31,12 @@ class Parts:
     """
 
     def __init__(self, out: Path, key: str) -> None:
-        self._folder = out.with_suffix(".parts")
+        self._out = out
         self._key = hashlib.sha256(key.encode()).hexdigest()
 
-    def get(self, name: str, code: str) -> Found | None:
-        """Return what the attack `name` found, if it did so with the same code."""
-        path = self._path(name)
+    def get(self, name: str, index: int, code: str) -> Found | None:
+        """Return what a piece of the attack `name` found, if it did so with the same code."""
+        path = part_of(self._out, name, index)
         if not path.exists():
             return None
         try:
@@ -48,23 +49,21 @@ class Parts:
             return None
         return Found(table.replace_schema_metadata(None), about["told"])
 
-    def put(self, name: str, found: Found) -> None:
-        """Keep what the attack `name` found, in one piece."""
+    def put(self, name: str, index: int, found: Found) -> None:
+        """Keep what a piece of the attack `name` found, whole or not at all."""
+        path = part_of(self._out, name, index)
         about = {"key": self._key, "told": found.told}
         table = found.rows.replace_schema_metadata({"regbench": json.dumps(about)})
         try:
-            self._folder.mkdir(exist_ok=True)
-            with draft_of(self._path(name)) as draft:
+            path.parent.mkdir(exist_ok=True)
+            with draft_of(path) as draft:
                 pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         except OSError as error:
-            print(f"'{self._path(name)}' could not be kept ({error}); going on", file=sys.stderr)
+            print(f"'{path}' could not be kept ({error}); going on", file=sys.stderr)
 
     def forget(self) -> None:
         """Remove them all: the suite is whole."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.parquet"
+        shutil.rmtree(self._out.with_suffix(".parts"), ignore_errors=True)
 
 
 def digest(path: Path) -> str:
