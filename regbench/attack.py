@@ -98,10 +98,7 @@ class Trial:
         """Return what one piece of an attack finds; no rows, if it does not fit in memory."""
         attack, card = self.card.attacks[name], self.card
         member = build(attack.attack, attack.arguments)
-        told = {"arguments": asdict(member), "code": code}
-        whole = self.data.split(card.split, self.device, attack.images)
-        part = images_of(len(whole.y), attack.pieces, index)
-        images = Split(whole.x[part], whole.y[part])
+        first, images = self._images(attack, index)
         began = time.perf_counter()
         try:
             judged = judge(
@@ -109,21 +106,25 @@ class Trial:
             )
         except OutOfMemoryError as error:
             traceback.print_exception(error)
+            table = SCHEMA.empty_table()
             seconds = time.perf_counter() - began
-            failed = {"status": "out of memory", "seconds": seconds, "warnings": []}
-            return Found(SCHEMA.empty_table(), {**told, **failed, "batch_size": None})
-        table = rows(name, part.start, images.y, judged)
-        return Found(
-            table,
-            {
-                **told,
+            known = {"status": "out of memory", "seconds": seconds, "warnings": []}
+        else:
+            table = rows(name, first, images.y, judged)
+            known = {
                 "status": "ok",
                 "seconds": judged.seconds,
                 "warnings": list(judged.warnings),
                 "batch_size": judged.batch_size,
                 "accuracy_after": accuracy_after(table, member.ensemble),
-            },
-        )
+            }
+        return Found(table, {"arguments": asdict(member), "code": code, **known})
+
+    def _images(self, attack: AttackCard, index: int) -> tuple[int, Split]:
+        """The images of a piece, and the number of the first."""
+        x, y = self.data.split(self.card.split, self.device, attack.images)
+        part = images_of(len(y), attack.pieces, index)
+        return part.start, Split(x[part], y[part])
 
     def _whole(self, name: str) -> Found:
         """What an attack finds, its pieces together; one that failed leaves no rows of the rest."""

@@ -1,13 +1,19 @@
 # 3. weights + suite card -> one verdict per attack and image
 
 
+# `use rule` replaces all inputs or none
+JUDGED = {
+    "data": bench.data,
+    "card": f"{RUN}/card.json",
+    "best": f"{RUN}/best.safetensors",
+    "last": f"{RUN}/last.safetensors",
+    "sources": bench.sources,
+}
+
+
 rule attack:
     input:
-        data=bench.data,
-        card=f"{RUN}/card.json",
-        best=f"{RUN}/best.safetensors",
-        last=f"{RUN}/last.safetensors",
-        sources=bench.sources,
+        **JUDGED,
         pieces=bench.pieces,
     output:
         f"{RUN}/{{suite}}-{{key}}.parquet",
@@ -31,7 +37,7 @@ rule attack:
 # Not scattergather: its number is one for all, and --set-scatter would change verdicts.
 use rule attack as attack_piece with:
     input:
-        pieces=[],
+        **JUDGED,
     output:
         temp(f"{RUN}/{{suite}}-{{key}}.parts/{{attack}}-{{piece}}.parquet"),
     log:
