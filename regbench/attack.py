@@ -1,11 +1,15 @@
 """Stage 3: weights + suite card -> one verdict per attack and image, as a parquet file."""
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,15 +17,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from regbench import device as devices
 from regbench.cards import AttackCard, RunCard, SuiteCard
-from regbench.errors import UserError, program
+from regbench.errors import UserError, did_you_mean, program
 from regbench.fingerprint import ATTACKING, fingerprint
+from regbench.lease import leased
 from regbench.members import build
-from regbench.parts import Found, Parts, digest
+from regbench.memory import DoesNotFitError, peak
+from regbench.parts import Found, Parts
+from regbench.pieces import images_of
 from regbench.prepare import Data, Split, open_data
 from regbench.provenance import provenance
-from regbench.seals import write_table
+from regbench.seals import digest_of, write_table
 from regbench.verdicts import Verdicts, judge
 from regbench.weights import trained
 
@@ -34,91 +40,146 @@ SCHEMA = pa.schema(
         ("correct", pa.bool_()),
         ("distance", pa.float32()),
         ("loss", pa.float32()),
+        ("fooled_by", pa.dictionary(pa.int8(), pa.string())),
     ]
 )
 
 
-def evaluate(
-    card: SuiteCard,
-    run: Path,
-    data: Data,
-    device: torch.device,
-    sources: Sequence[Path] = (),
-    parts: Parts | None = None,
-) -> pa.Table:
-    """Return the verdicts of every attack of the suite, with what is known of each as metadata.
+@dataclass(frozen=True)
+class Trial:
+    """A trained network under a suite of attacks.
 
-    Args:
+    Attributes:
         card: the suite.
         run: folder of the judged network.
         data: what both are judged on.
         device: where to.
         sources: folders of the networks that some of the attacks craft on.
-        parts: what a suite that was cut off has found already.
-
-    Raises:
-        UserError: a source that the card asks for is not among the folders.
+        parts: what has been found already.
     """
-    model = trained(run, data, card.checkpoint, device)
-    crafted_on = {RunCard.read(str(one / "card.json")).key: one for one in sources}
-    found = {}
-    for name, attack in tqdm(card.attacks.items(), unit="attack", disable=not sys.stderr.isatty()):
+
+    card: SuiteCard
+    run: Path
+    data: Data
+    device: torch.device
+    sources: Sequence[Path] = ()
+    parts: Parts | None = None
+
+    def table(self) -> tuple[pa.Table, dict[str, Any]]:
+        """Return the verdicts of every attack, and what is known of them.
+
+        Raises:
+            UserError: a source that the card asks for is not among the folders.
+        """
+        found = {}
+        for name in tqdm(self.card.attacks, unit="attack", disable=not sys.stderr.isatty()):
+            found[name] = self._whole(name)
+            print(f"{name}: {_sentence(found[name])}", flush=True)
+        about = {
+            "card": self.card.model_dump(),
+            "attacks": {name: one.told for name, one in found.items()},
+            "data": self.data.seal,
+            "provenance": {**peak(self.device), **provenance(self.device)},
+        }
+        return pa.concat_tables([one.rows for one in found.values()]), about
+
+    def piece(self, name: str, index: int) -> Found:
+        """Return what one piece of an attack finds, or has found already."""
+        attack = self.card.attacks[name]
         code = fingerprint((*ATTACKING, attack.attack))
-        known = parts.get(name, code) if parts else None
+        known = self.parts.get(name, index, code) if self.parts else None
         if known is None:
-            source = _source(attack, crafted_on)
-            surrogate = trained(source, data, card.checkpoint, device) if source else None
-            images = data.split(card.split, device, attack.images)
-            known = tried(name, attack, card, model, images, surrogate, code)
-            if parts:
-                parts.put(name, known)
-        found[name] = known
-        accuracy = pc.mean(known.rows["correct"]).as_py()
-        print(f"{name}: accuracy {accuracy:.2%}, {known.told['seconds']:.1f} s", flush=True)
-    told = {name: one.told for name, one in found.items()}
-    about = {"card": card.model_dump(), "attacks": told, "provenance": provenance(device)}
-    table = pa.concat_tables([one.rows for one in found.values()])
-    return table.replace_schema_metadata({"regbench": json.dumps(about)})
+            known = self.tried(name, index, code)
+            if self.parts:
+                self.parts.put(name, index, known)
+        return known
 
+    def tried(self, name: str, index: int, code: str) -> Found:
+        """Return what one piece of an attack finds; no rows, if it does not fit in memory."""
+        attack, card = self.card.attacks[name], self.card
+        member = build(attack.attack, attack.arguments)
+        first, images = self._images(attack, index)
+        began = time.perf_counter()
+        try:
+            judged = judge(
+                self._model, member, images, card.batch_size, card.seed, self._surrogate(attack)
+            )
+        except DoesNotFitError as error:
+            traceback.print_exception(error)
+            table = SCHEMA.empty_table()
+            seconds = time.perf_counter() - began
+            known = {"status": "out of memory", "seconds": seconds, "warnings": []}
+        else:
+            table = rows(name, first, images.y, judged)
+            known = {
+                "status": "ok",
+                "seconds": judged.seconds,
+                "warnings": list(judged.warnings),
+                "batch_size": judged.batch_size,
+                "accuracy_after": accuracy_after(table, member.ensemble),
+            }
+        return Found(table, {"arguments": asdict(member), "code": code, **known})
 
-def tried(
-    name: str,
-    attack: AttackCard,
-    card: SuiteCard,
-    model: nn.Module,
-    images: Split,
-    surrogate: nn.Module | None,
-    code: str,
-) -> Found:
-    """Return what one attack of the suite does to `images`."""
-    member = build(attack.attack, attack.arguments)
-    verdicts = judge(model, member, images, card.batch_size, card.seed, surrogate)
-    told = {
-        "arguments": asdict(member),
-        "seconds": verdicts.seconds,
-        "warnings": list(verdicts.warnings),
-        "code": code,
-    }
-    return Found(rows(name, images.y, verdicts), told)
+    def _images(self, attack: AttackCard, index: int) -> tuple[int, Split]:
+        """The images of a piece, and the number of the first."""
+        x, y = self.data.split(self.card.split, self.device, attack.images)
+        part = images_of(len(y), attack.pieces, index)
+        return part.start, Split(x[part], y[part])
 
-
-def _source(attack: AttackCard, folders: dict[str, Path]) -> Path | None:
-    if attack.source is None:
-        return None
-    if attack.source.key not in folders:
-        raise UserError(
-            f"the attack crafts on the network of the run {attack.source.key}; name its folder by"
-            " --source"
+    def _whole(self, name: str) -> Found:
+        """What an attack finds, its pieces together; one that failed leaves no rows of the rest."""
+        found = [self.piece(name, index) for index in range(self.card.attacks[name].pieces)]
+        told = [one.told for one in found]
+        first = next((one for one in told if one["status"] != "ok"), told[0])
+        together = {
+            **first,
+            "seconds": sum(one["seconds"] for one in told),
+            "warnings": sorted({warning for one in told for warning in one["warnings"]}),
+        }
+        if first["status"] != "ok":
+            return Found(SCHEMA.empty_table(), together)
+        table = pa.concat_tables([one.rows for one in found])
+        return Found(
+            table,
+            {
+                **together,
+                "batch_size": min(one["batch_size"] for one in told),
+                "accuracy_after": accuracy_after(table, first["accuracy_after"]),
+            },
         )
-    return folders[attack.source.key]
+
+    # a run that only gathers what other jobs found needs no network
+    @cached_property
+    def _model(self) -> nn.Module:
+        return trained(self.run, self.data, self.card.checkpoint, self.device)
+
+    def _surrogate(self, attack: AttackCard) -> nn.Module | None:
+        if attack.source is None:
+            return None
+        folders = {RunCard.read(str(one / "card.json")).key: one for one in self.sources}
+        if attack.source.key not in folders:
+            raise UserError(
+                f"the attack crafts on the network of the run {attack.source.key}; name its folder"
+                " by --source"
+            )
+        folder = folders[attack.source.key]
+        return trained(folder, self.data, self.card.checkpoint, self.device)
 
 
-def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
-    """Return one row per image."""
+def _sentence(found: Found) -> str:
+    status, seconds = found.told["status"], found.told["seconds"]
+    if status != "ok":
+        return f"{status}, {seconds:.1f} s"
+    return f"accuracy {pc.mean(found.rows['correct']).as_py():.2%}, {seconds:.1f} s"
+
+
+def rows(name: str, first: int, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
+    """Return one row per image, numbered from `first` on."""
     count = len(y)
     columns = {
         "attack": pa.array([name] * count).dictionary_encode(),
-        "image": range(count),
+        "image": range(first, first + count),
+        "fooled_by": pa.array(verdicts.fooled_by, pa.string()).dictionary_encode(),
         "label": y.cpu().numpy(),
         **{
             key: getattr(verdicts, key).cpu().numpy()
@@ -130,10 +191,36 @@ def rows(name: str, y: torch.Tensor, verdicts: Verdicts) -> pa.Table:
     )
 
 
+def accuracy_after(rows: pa.Table, ensemble: Iterable[str]) -> dict[str, float]:
+    """Return the accuracy that each attack of an ensemble leaves, in their order."""
+    fooled = Counter(rows["fooled_by"].to_pylist())
+    names = list(ensemble)
+    left = pc.sum(rows["correct"]).as_py() + sum(fooled[name] for name in names)
+    after = {}
+    for name in names:
+        left -= fooled[name]
+        after[name] = left / rows.num_rows
+    return after
+
+
 def parts_key(card: SuiteCard, run: Path, sources: Sequence[Path], device: torch.device) -> str:
     """Return what the verdicts of a suite depend on, besides the code of each attack."""
-    weights = [digest(folder / f"{card.checkpoint}.safetensors") for folder in (run, *sources)]
+    weights = [digest_of(folder / f"{card.checkpoint}.safetensors") for folder in (run, *sources)]
     return " ".join([card.text(), *weights, torch.__version__, device.type])
+
+
+def asked(card: SuiteCard, name: str, index: str) -> tuple[str, int]:
+    """Return the piece of an attack that a command line asks for.
+
+    Raises:
+        UserError: the suite has no such piece.
+    """
+    if name not in card.attacks:
+        raise UserError(f"--piece: no attack '{name}' here{did_you_mean(name, card.attacks)}")
+    pieces = card.attacks[name].pieces
+    if index not in map(str, range(pieces)):
+        raise UserError(f"--piece: '{name}' has the pieces 0 to {pieces - 1}, got '{index}'")
+    return name, int(index)
 
 
 def main() -> None:
@@ -150,14 +237,27 @@ def main() -> None:
         help="folders of the networks that attacks of the suite craft on",
     )
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    parser.add_argument(
+        "--piece",
+        nargs=2,
+        metavar=("ATTACK", "INDEX"),
+        help="judge this piece of an attack alone, and leave its verdicts for the suite",
+    )
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
-    card, device = SuiteCard.read(arguments.card), devices.pick(arguments.device)
-    data = open_data(arguments.data)
-    parts = Parts(arguments.out, parts_key(card, arguments.run, arguments.source, device))
-    table = evaluate(card, arguments.run, data, device, arguments.source, parts)
-    write_table(arguments.out, table, json.loads(table.schema.metadata[b"regbench"]))
-    parts.forget()
+    card, out, data = SuiteCard.read(arguments.card), arguments.out, open_data(arguments.data)
+    piece = asked(card, *arguments.piece) if arguments.piece else None
+    with Parts.locked(out, piece) as waited, leased(arguments.device) as device:
+        if waited and piece is None and out.exists():
+            print("the other process has finished this suite")
+            return
+        parts = Parts(out, parts_key(card, arguments.run, arguments.source, device))
+        trial = Trial(card, arguments.run, data, device, arguments.source, parts)
+        if piece:
+            trial.piece(*piece)
+            return
+        write_table(out, *trial.table())
+        parts.forget()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regbench.errors import UserError
 
@@ -101,12 +101,15 @@ class AttackCard(Card):
     """One attack with its parameters, on the first `images` images (all, if none).
 
     With a `source`, the images are crafted on that trained network and tried on the judged one.
+    Cut into `pieces`, each run of images has its own batches and the same noise from the start.
     """
 
     attack: str
     arguments: dict[str, Any]
     images: int | None
     source: RunCard | None = None
+    # not in the JSON of an attack that is whole: its key is older than this field
+    pieces: int = Field(1, ge=1, exclude_if=lambda pieces: pieces == 1)
 
 
 class SuiteCard(Card):

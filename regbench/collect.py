@@ -19,6 +19,9 @@ from regbench.seals import DamagedError, digest_of, read_record, read_table, wri
 
 Rows = dict[str, pd.DataFrame]
 
+NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
+"""Columns that say nothing of some attacks, and that files from before them lack."""
+
 
 def collect(manifest: Manifest, partial: bool = False) -> Rows:
     """Return the tables `verdicts`, `evaluations`, `runs` and `curves` of an experiment.
@@ -69,8 +72,9 @@ def _run(run: Run, path: Path) -> pd.DataFrame:
 
 
 def _verdicts(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    rows, about = read_table(Path(path))
-    return rows.to_pandas(), about
+    table, about = read_table(Path(path))
+    rows = table.to_pandas()
+    return rows.assign(fooled_by=rows.get("fooled_by")), about
 
 
 def _evaluations(
@@ -91,11 +95,19 @@ def _evaluations(
             "value": entry.value,
             "family": entry.family,
             "epsilon": entry.card.arguments["epsilon"],
+            "status": told.get("status", "ok"),
             "seconds": told["seconds"],
+            "batch_size": told.get("batch_size"),
+            "accuracy_after": json.dumps(told["accuracy_after"]) if _staged(told) else None,
             "warnings": "; ".join(told["warnings"]),
             "split": about["card"]["split"],
             "checkpoint": about["card"]["checkpoint"],
         }
+
+
+def _staged(told: dict[str, Any]) -> bool:
+    """Tell whether the accuracy after each attack of an ensemble is known."""
+    return bool(told.get("accuracy_after"))
 
 
 def _read(reader: Any, path: Path) -> Any:
@@ -134,7 +146,7 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
     table = pd.concat(frames, ignore_index=True)
     for column in table.columns.intersection(list(order)):
         table[column] = pd.Categorical(table[column].astype(str), order[column], ordered=True)
-    return table
+    return table.astype({name: NULLABLE[name] for name in table.columns.intersection([*NULLABLE])})
 
 
 def _stored(folder: Path) -> int:

@@ -162,6 +162,9 @@ class Attack(Member):
     )
     epsilon: Radius | None = None
     images: Count | None = Field(None, description="in place of the evaluation's `images`")
+    pieces: Count = Field(
+        1, description="so many runs of images, judged one by one or side by side as jobs"
+    )
     source: Name | None = Field(
         None, description="an entry of the data set's `sources`: craft on it, not on the judged one"
     )

@@ -14,7 +14,7 @@ def sole(path: Path) -> Iterator[bool]:
 
     A job may still be at work when whoever started it was killed.
     """
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT))
     try:
         waits = not taken(handle)
         if waits:

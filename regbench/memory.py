@@ -1,16 +1,53 @@
-"""Memory: that there is none left, and how much was needed."""
+"""Memory: that there is none left, how to do with less, and how much was needed."""
 
 import resource
+import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+Done = TypeVar("Done")
+
+
+class DoesNotFitError(Exception):
+    """Not even one image at a time fits in memory."""
+
+
+def fitting(work: Callable[[int], Done], size: int) -> tuple[Done, int]:
+    """Do `work` in batches half as large until they fit.
+
+    Return what `work` returns of the first of size, size/2, …, 1 that fits, and that number.
+
+    Args:
+        work: takes the largest number of images per batch; called again, it begins afresh.
+        size: the number to begin with, at least 1.
+
+    Raises:
+        DoesNotFitError: even 1 is too much; the allocator's own error is its cause.
+    """
+    while True:
+        try:
+            return work(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            if size == 1:
+                raise DoesNotFitError("one image at a time is too much") from error
+            print(f"out of memory with {size} images at a time: {error}", file=sys.stderr)
+        # not in the except block: its traceback holds the tensors
+        size //= 2
+        print(f"beginning afresh with {size}", file=sys.stderr, flush=True)
+        torch.cuda.empty_cache()
 
 
 def exhausted(error: BaseException) -> bool:
     """Tell whether `error` says that memory does not suffice, the GPU's or the machine's."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # the CPU's allocator has no error of its own
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # the CPU's allocator and cuBLAS have no error of their own
+    words = ("allocate memory", "not enough memory", "ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def peak(device: torch.device) -> dict[str, int]:

@@ -1,28 +1,29 @@
-"""What each attack of a suite has found, so that a suite that is cut off goes on behind it."""
+"""What each piece of an attack has found: a suite that is cut off goes on behind it."""
 
 import hashlib
-import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from regbench.drafts import draft_of
-from regbench.errors import UserError
+from regbench.locks import sole
+from regbench.pieces import folder_of, part_of
+from regbench.seals import DamagedError, read_table, write_table
 
 
 class Found(NamedTuple):
-    """One attack's verdicts, one row per image, and what is told of the attack."""
+    """Verdicts of an attack or of a piece of one, one row per image, and what is told of it."""
 
     rows: pa.Table
     told: dict[str, Any]
 
 
 class Parts:
-    """One file per finished attack, in a folder beside the suite's verdicts.
+    """One file per finished piece of an attack, in a folder beside the suite's verdicts.
 
     Args:
         out: where the suite's verdicts will be; the folder is named after it.
@@ -30,50 +31,41 @@ class Parts:
     """
 
     def __init__(self, out: Path, key: str) -> None:
-        self._folder = out.with_suffix(".parts")
+        self._out = out
         self._key = hashlib.sha256(key.encode()).hexdigest()
 
-    def get(self, name: str, code: str) -> Found | None:
-        """Return what the attack `name` found, if it did so with the same code."""
-        path = self._path(name)
+    @staticmethod
+    @contextmanager
+    def locked(out: Path, piece: tuple[str, int] | None) -> Iterator[bool]:
+        """Be alone at work on a suite or on a piece; give whether another was waited for."""
+        folder = folder_of(out)
+        folder.mkdir(exist_ok=True)
+        with sole(part_of(out, *piece).with_suffix(".lock") if piece else folder) as waited:
+            yield waited
+
+    def get(self, name: str, index: int, code: str) -> Found | None:
+        """Return what a piece of the attack `name` found, if it did so with the same code."""
+        path = part_of(self._out, name, index)
         if not path.exists():
             return None
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            about = json.loads(table.schema.metadata[b"regbench"])
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            print(f"'{path}' is not taken up ({error}); attacking afresh", file=sys.stderr)
+            table, about = read_table(path)
+        except DamagedError as error:
+            print(f"'{path}' is not taken up ({error.what}); attacking afresh", file=sys.stderr)
             return None
         if (about["key"], about["told"]["code"]) != (self._key, code):
             return None
         return Found(table.replace_schema_metadata(None), about["told"])
 
-    def put(self, name: str, found: Found) -> None:
-        """Keep what the attack `name` found, in one piece."""
-        about = {"key": self._key, "told": found.told}
-        table = found.rows.replace_schema_metadata({"regbench": json.dumps(about)})
+    def put(self, name: str, index: int, found: Found) -> None:
+        """Keep what a piece of the attack `name` found, whole or not at all."""
+        path = part_of(self._out, name, index)
         try:
-            self._folder.mkdir(exist_ok=True)
-            with draft_of(self._path(name)) as draft:
-                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+            path.parent.mkdir(exist_ok=True)
+            write_table(path, found.rows, {"key": self._key, "told": found.told})
         except OSError as error:
-            print(f"'{self._path(name)}' could not be kept ({error}); going on", file=sys.stderr)
+            print(f"'{path}' could not be kept ({error}); going on", file=sys.stderr)
 
     def forget(self) -> None:
         """Remove them all: the suite is whole."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.parquet"
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read '{path}': {error.strerror}") from error
+        shutil.rmtree(folder_of(self._out), ignore_errors=True)

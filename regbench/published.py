@@ -130,6 +130,7 @@ def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> 
         "source": entry.source + (f" ({entry.note})" if entry.note else ""),
     }  # fmt: skip
     ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
+    ours = ours[ours["mean"].notna()]
     if ours.empty:
         return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
     row = ours.iloc[0]

@@ -12,6 +12,12 @@ CELL = ["dataset", "model", "regularizer", "method"]
 SHARED = ["rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family"]
 """What the seeds of a method, under one attack, have in common."""
 
+LATER: dict[str, dict[str, str | None]] = {
+    "verdicts": {"fooled_by": None},
+    "evaluations": {"status": "ok", "batch_size": None, "accuracy_after": None},
+}
+"""Columns that reports from before them lack, and what that means."""
+
 
 class Rows(NamedTuple):
     """The four tables of regbench.collect."""
@@ -28,26 +34,38 @@ def load(folder: Path) -> Rows:
     Raises:
         UserError: a table is missing or damaged.
     """
-    tables = (read_table(folder / f"{name}.parquet")[0] for name in Rows._fields)
-    return Rows(*(table.to_pandas() for table in tables))
+    return Rows(*(_with_later(name, folder / f"{name}.parquet") for name in Rows._fields))
+
+
+def _with_later(name: str, path: Path) -> pd.DataFrame:
+    table: pd.DataFrame = read_table(path)[0].to_pandas()
+    lacking = {
+        column: value for column, value in LATER.get(name, {}).items() if column not in table
+    }
+    return table.assign(**lacking)
 
 
 def results(rows: Rows) -> pd.DataFrame:
     """Return one row per run and attack: the accuracy with its 95 % Wilson interval, cost and time.
 
+    An attack that did not fit in memory is a row without accuracy, of n = 0 images.
+
     Columns: dataset, model, regularizer, method, seed, attack, label, epsilon, split, checkpoint,
     n, correct, accuracy, low, high (shares, 0 to 1), member, arguments, source, sweep, value,
-    family, attack_seconds, warnings, rule, cost (forward+backward passes per image and step),
-    train_seconds, best_epoch, status.
+    family, attack_status (`ok` or `out of memory`), attack_seconds, batch_size, accuracy_after
+    (each attack of an ensemble, JSON), warnings, rule, cost (forward+backward passes per image and
+    step), train_seconds, best_epoch, status.
     """
     keys = [*CELL, "seed", "attack"]
     grouped = rows.verdicts.groupby(keys, observed=True)["correct"]
     table = grouped.agg(n="size", correct="sum").reset_index()
     table["accuracy"] = table["correct"] / table["n"]
     table["low"], table["high"] = proportion_confint(table["correct"], table["n"], method="wilson")
-    told = rows.evaluations.rename(columns={"seconds": "attack_seconds"}).drop(columns="suite")
+    told = rows.evaluations.rename(columns={"seconds": "attack_seconds", "status": "attack_status"})
     of_run = rows.runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
-    table = table.merge(told, on=keys, validate="1:1").merge(of_run, on=keys[:-1], validate="m:1")
+    table = table.merge(told.drop(columns="suite"), "right", on=keys, validate="1:1")
+    table = table.fillna({"n": 0, "correct": 0}).astype({"n": int, "correct": int})
+    table = table.sort_values(keys).merge(of_run, on=keys[:-1], validate="m:1")
     first = [*keys, "label", "epsilon", "split", "checkpoint"]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
@@ -60,14 +78,18 @@ def unswept(table: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation of the accuracy over seeds, per method and attack.
 
-    The standard deviation is that of a sample (n − 1); with one seed it is missing.
+    The standard deviation is that of a sample (n − 1); with one seed it is missing. Seeds without
+    an accuracy are not among the `seeds`, but `failed`, which `failure` gives the reason of.
     """
-    grouped = results.groupby([*CELL, "attack", "label"], observed=True)
+    failure = results["attack_status"].where(results["accuracy"].isna())
+    grouped = results.assign(failure=failure).groupby([*CELL, "attack", "label"], observed=True)
     return grouped.agg(
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),
-        seeds=("seed", "nunique"),
-        n=("n", "min"),
+        seeds=("accuracy", "count"),
+        failed=("failure", "count"),
+        failure=("failure", "first"),
+        n=("n", "max"),
         train_seconds=("train_seconds", "mean"),
         **{column: (column, "first") for column in SHARED},
     ).reset_index()

@@ -65,7 +65,13 @@ def _entries(
             arguments=arguments,
             images=attack.images or images,
             source=None if source is None else source.card,
+            pieces=attack.pieces,
         )
+        if card.pieces > (card.images or card.pieces):
+            raise UserError(
+                f"config: the attack '{name}' has {card.images} images, which cannot be cut into"
+                f" {card.pieces} pieces; ask for fewer `pieces`"
+            )
         entry = AttackEntry(
             name=name, label=attack.label or name, suite=suite, card=card, source=attack.source
         )

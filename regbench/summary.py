@@ -79,6 +79,7 @@ def markdown(tables: list[pd.DataFrame]) -> str:
 def reading(tidy: pd.DataFrame) -> str:
     """Return what the columns mean and on how many images."""
     tidy = unswept(tidy)
+    tidy = tidy[tidy["n"] > 0]
     counts = tidy.groupby(["dataset", "split"], observed=True)["n"].unique().reset_index()
     images = ", ".join(
         f"{' or '.join(map(str, sorted(row['n'])))} {row['split']} images of {row['dataset']}"
@@ -131,6 +132,10 @@ def notes(tidy: pd.DataFrame) -> str:
         f"* {row.method}, seed {row.seed}: {row.status}"
         for row in tidy.drop_duplicates(["dataset", "model", "regularizer", "seed"]).itertuples()
         if row.status != "ok"
+    ]
+    lines += [
+        f"* {row.method}, seed {row.seed}, {row.label}: {row.attack_status}"
+        for row in tidy[tidy["attack_status"] != "ok"].itertuples()
     ]
     warned = tidy[tidy["warnings"] != ""]
     lines += [

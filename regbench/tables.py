@@ -39,8 +39,8 @@ def accuracy(
 
 def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame) -> pd.DataFrame:
     means = means.assign(label=_with_count(means))
-    told = zip(means["mean"], means["sd"], flags(means, doubts), strict=True)
-    cells = means.assign(cell=[percent(mean, sd) + MARK * bool(flag) for mean, sd, flag in told])
+    told = zip(means.iterrows(), flags(means, doubts), strict=True)
+    cells = means.assign(cell=[cell(row) + MARK * bool(flag) for (_, row), flag in told])
     attacks = means.sort_values("attack")["label"].unique()
     table = cells.pivot(index=CELL, columns="label", values="cell")[attacks].fillna("–")
     if gap is not None:
@@ -48,15 +48,25 @@ def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame)
     whole = means.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
-    table["seeds"] = whole["seeds"].first()
+    table["seeds"] = whole["seeds"].max()
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
 def _with_count(means: pd.DataFrame) -> pd.Series:
     """Return the labels, those of attacks that saw fewer images than others with their number."""
-    fewer = means["n"] < means["n"].max()
-    counted = means["label"] + " (n = " + means["n"].astype(str) + ")"
+    count = means.groupby("attack", observed=True)["n"].transform("max")
+    fewer = (count > 0) & (count < count.max())
+    counted = means["label"] + " (n = " + count.astype(str) + ")"
     return means["label"].where(~fewer, counted)
+
+
+def cell(row: pd.Series) -> str:
+    """Return `51.8 ± 0.9`, and of how many seeds there is none and why."""
+    if row["failed"] == 0:
+        return percent(row["mean"], row["sd"])
+    if row["seeds"] == 0:
+        return str(row["failure"])
+    return f"{percent(row['mean'], row['sd'])} ({row['failed']} {row['failure']})"
 
 
 def percent(mean: float, sd: float) -> str:
@@ -88,7 +98,8 @@ def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
         if name not in labels.index:
             raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, labels.index)}")
     wide = means.pivot(index=CELL, columns="attack", values="mean")
-    difference = (100 * (wide[gap[0]] - wide[gap[1]])).map("{:.1f}".format)
+    difference = (100 * (wide[gap[0]] - wide[gap[1]])).map("{:.1f}".format, na_action="ignore")
+    difference = difference.astype(object).fillna("–")
     return difference.rename(f"{labels[gap[0]]} − {labels[gap[1]]}")
 
 

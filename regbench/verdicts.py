@@ -9,19 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.ascent import project
-from regbench.attacks import Attack
+from regbench.attacks import Attack, Proposal
+from regbench.memory import fitting
 from regbench.prepare import Split
 from regbench.validation import right
 
 
 class Verdicts(NamedTuple):
-    """What an attack did to each of n images; every tensor is (n,).
+    """What an attack did to each of n images; every tensor is (n,), and so is `fooled_by`.
 
     Attributes:
         prediction: label given to the adversarial image; to the image, if that is wrong already.
         correct: whether it is the true label, so that the mean is the (robust) accuracy.
         distance: L∞ distance of the adversarial image, at most ε.
         loss: cross entropy there: of the try that fooled the model, else the highest.
+        fooled_by: which attack of an ensemble fooled the model first; none: none of them, or the
+            attack is no ensemble.
+        batch_size: images per batch; fewer than asked for, if memory did not suffice.
         warnings: what the attack warned of, each once.
         seconds: wall time.
     """
@@ -30,6 +34,8 @@ class Verdicts(NamedTuple):
     correct: Tensor
     distance: Tensor
     loss: Tensor
+    fooled_by: tuple[str | None, ...]
+    batch_size: int
     warnings: tuple[str, ...]
     seconds: float
 
@@ -48,6 +54,9 @@ def judge(
     is NaN counts as left alone, a logit that is NaN as wrong. Images that the model gets wrong
     already are not attacked; a restart tries only those that withstood so far.
 
+    Where memory does not suffice, all begins afresh with half as many images per batch: the
+    verdicts are those of a configured batch of that size, and the warnings say so.
+
     Args:
         model: frozen and in eval mode.
         attack: what to try.
@@ -55,10 +64,35 @@ def judge(
         batch_size: images per call of the attack.
         seed: of the attack's random stream.
         source: the network that the attack is given in place of `model`: black-box transfer.
+
+    Raises:
+        DoesNotFitError: not even one image at a time fits.
     """
     started = time.perf_counter()
+
+    def tried(most: int) -> Verdicts:
+        smaller = attack.within(most)
+        return _judged(model, smaller, images, min(batch_size, most), seed, source)
+
+    asked = max(batch_size, attack.own_batch_size or 1)
+    verdicts, size = fitting(tried, asked)
+    heard = verdicts.warnings
+    if size < asked:
+        heard += (f"out of memory with {asked} images at a time, judged with {size}",)
+    return verdicts._replace(warnings=heard, seconds=time.perf_counter() - started)
+
+
+def _judged(
+    model: nn.Module,
+    attack: Attack,
+    images: Split,
+    batch_size: int,
+    seed: int,
+    source: nn.Module | None,
+) -> Verdicts:
     generator = torch.Generator(images.x.device).manual_seed(seed)
     state = _seen(model, images.x, images.y, images.x, batch_size)
+    fooled_by: list[str | None] = [None] * len(images.y)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         for _ in range(attack.restarts):
@@ -66,11 +100,27 @@ def judge(
             size = max(len(left), 1) if attack.whole else batch_size
             for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
-                proposed = attack(source or model, x.clone(), y.clone(), generator).detach()
+                proposed, by = _parted(attack(source or model, x.clone(), y.clone(), generator))
                 x_adv = project(torch.where(proposed.isnan(), x, proposed), x, attack.epsilon)
-                _keep_worst(state, rows, _seen(model, x_adv, y, x, batch_size))
-    heard = tuple(sorted({str(one.message) for one in caught}))
-    return Verdicts(**state, warnings=heard, seconds=time.perf_counter() - started)
+                now = _seen(model, x_adv, y, x, batch_size)
+                fooled = (~now["correct"]).nonzero().squeeze(1)
+                for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
+                    fooled_by[image] = by[place]
+                _keep_worst(state, rows, now)
+    return Verdicts(
+        **state,
+        fooled_by=tuple(fooled_by),
+        batch_size=attack.own_batch_size or batch_size,
+        warnings=tuple(sorted({str(one.message) for one in caught})),
+        seconds=0.0,
+    )
+
+
+def _parted(proposal: Tensor | Proposal) -> Proposal:
+    """Return the images, and who fooled the model: nobody known, if the attack is no ensemble."""
+    if isinstance(proposal, Tensor):
+        proposal = Proposal(proposal, [None] * len(proposal))
+    return proposal._replace(x_adv=proposal.x_adv.detach())
 
 
 def _seen(

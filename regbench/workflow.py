@@ -20,6 +20,7 @@ from regbench.grid import data_path, resolve, run_folder
 from regbench.locks import taken
 from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
+from regbench.pieces import part_of
 
 
 class Wildcards(Protocol):
@@ -141,6 +142,16 @@ class Bench:
         """Return the option of regbench.attack that names the folders of these networks."""
         folders = self._sources(wildcards)
         return f"--source {shlex.join(folders)}" if folders else ""
+
+    def pieces(self, wildcards: Wildcards) -> list[str]:
+        """Return the files that the jobs of a suite's pieces leave, of attacks of more than one."""
+        verdicts = Path(self.run(wildcards).verdicts[wildcards.suite])
+        return [
+            str(part_of(verdicts, name, index))
+            for name, attack in self._suite(wildcards).attacks.items()
+            if attack.pieces > 1
+            for index in range(attack.pieces)
+        ]
 
     def code(self, *modules: str) -> str:
         """Return the fingerprint of modules, for a rule's `params:`."""

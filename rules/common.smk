@@ -8,6 +8,8 @@ wildcard_constraints:
     run=r"\d+-[0-9a-f]{10}",
     suite=r"[^/]+",
     key=r"[0-9a-f]{10}",
+    attack=r"[^/]+",
+    piece=r"\d+",
 
 
 # PATH's python may be another than Snakemake's.

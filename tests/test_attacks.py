@@ -1,6 +1,7 @@
 """Attacks against independent implementations, and the referee against attacks that cheat."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from regbench.ascent import cross_entropy, input_gradient, margin, project
 from regbench.attacks import Attack
+from regbench.attacks.autoattack import ATTACKS as STAGES
 from regbench.attacks.autoattack import AutoAttack
 from regbench.attacks.clean import Clean
 from regbench.attacks.fgsm import FGSM
@@ -23,6 +25,7 @@ from regbench.attacks.pgd import PGD
 from regbench.attacks.rfgsm import RFGSM
 from regbench.errors import UserError
 from regbench.members import build
+from regbench.memory import DoesNotFitError
 from regbench.prepare import Split
 from regbench.verdicts import Verdicts, judge
 
@@ -504,3 +507,130 @@ def test_what_autoattack_warns_of_is_kept_with_the_verdicts(defence, classifier)
     assert bool(told.warnings) == bool(messages)
     assert all(any(message in heard for heard in told.warnings) for message in messages)
     assert not logging.getLogger("auto-attack").handlers  # it hears no other model's
+
+
+def plainly(model: nn.Module, images: Split, attacks: list[str]) -> tuple[Tensor, Tensor]:
+    """Return images and predictions of RobustBench's AutoAttack after the first few attacks."""
+    torch.manual_seed(8)  # a random defence draws from the global stream
+    direct = autoattack.AutoAttack(model, norm="Linf", eps=0.5, device="cpu", seed=6)
+    direct.attacks_to_run = attacks
+    return direct.run_standard_evaluation(*images, bs=5, return_labels=True)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the defences, elsewhere tested
+@pytest.mark.parametrize("defence", ["quantised input", "random input"])
+def test_each_image_is_told_the_first_attack_that_fooled_it(defence, classifier):
+    (model, images), before = classifier, DEFENCES[defence][0]
+    model = Wrapped(model, before)
+    torch.manual_seed(8)
+    ours = AutoAttack(epsilon=0.5, batch_size=5)(model, *images, stream(6))
+    fooled_by, fooled = [None] * len(images.y), torch.zeros(len(images.y), dtype=torch.bool)
+    _, clean = plainly(model, images, [])
+    for count, name in enumerate(STAGES["standard"], start=1):
+        x_adv, predicted = plainly(model, images, list(STAGES["standard"][:count]))
+        for image in ((predicted != images.y) & ~fooled & (clean == images.y)).nonzero():
+            fooled_by[image] = name
+        fooled |= predicted != images.y
+    assert ours.x_adv.equal(x_adv)
+    assert ours.fooled_by == fooled_by
+    assert len(set(fooled_by)) >= {"quantised input": 3, "random input": 1}[defence]
+
+
+@pytest.mark.parametrize("version", STAGES)
+def test_the_ensemble_is_the_one_that_robustbench_runs(version):
+    attack = AutoAttack(epsilon=0.1, version=version)
+    direct = autoattack.AutoAttack(nn.Flatten(), version=version, device="cpu")
+    assert attack.ensemble == tuple(direct.attacks_to_run)
+
+
+def test_the_verdicts_name_the_attack_of_the_fooled_only(autoattacked, classifier):
+    told, (_, images) = autoattacked[WEAK], classifier
+    known = [name is not None for name in told.fooled_by]
+    clean = judge(classifier[0], Clean(), images, 16, 0)
+    assert known == (clean.correct & ~told.correct).tolist()
+    assert clean.fooled_by == (None,) * len(images.y)
+
+
+# --- out of memory --------------------------------------------------------------------------------
+
+
+def cuda_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def machine_is_full() -> None:
+    torch.empty(2**58, dtype=torch.uint8)
+
+
+def numpy_is_full() -> None:
+    raise MemoryError
+
+
+FULL = {"GPU": cuda_is_full, "machine": machine_is_full, "numpy": numpy_is_full}
+
+
+class Cramped(nn.Module):
+    """A network for which memory does not suffice from `room` + 1 images on."""
+
+    def __init__(self, model: nn.Module, room: int, full: Callable[[], None] = cuda_is_full):
+        super().__init__()
+        self.model, self.room, self.full = model, room, full
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            self.full()
+        return self.model(x)
+
+
+def same(one: Verdicts, other: Verdicts) -> bool:
+    return all(a.equal(b) for a, b in zip(one[:4], other[:4], strict=True))
+
+
+@pytest.mark.parametrize("full", FULL)
+def test_out_of_memory_gives_the_verdicts_of_a_batch_that_fits(full, classifier):
+    model, images = classifier
+    attack = PGD(epsilon=0.12, steps=5, restarts=2)
+    told = judge(Cramped(model, 5, FULL[full]), attack, images, 16, seed=1)
+    fitting = judge(model, attack, images, 4, seed=1)
+    assert same(told, fitting)
+    assert (told.batch_size, fitting.batch_size) == (4, 4)
+    assert told.warnings == ("out of memory with 16 images at a time, judged with 4",)
+    assert fitting.warnings == ()
+    # a CPU draws image by image, so that not even the noise is another
+    whole = judge(model, attack, images, 16, seed=1)
+    assert told.correct.equal(whole.correct)
+    torch.testing.assert_close(told.distance, whole.distance)
+
+
+def test_autoattack_halves_its_own_batches(classifier):
+    model, images = classifier
+    told = judge(Cramped(model, 5), AutoAttack(epsilon=STRONG, batch_size=16), images, 8, seed=6)
+    fitting = judge(model, AutoAttack(epsilon=STRONG, batch_size=4), images, 4, seed=6)
+    assert same(told, fitting)
+    assert told.fooled_by == fitting.fooled_by
+    assert told.batch_size == 4
+
+
+def test_a_gpu_that_fills_up_on_the_way_changes_nothing_but_the_batch(classifier):
+    model, images = classifier
+    calls = iter(range(1000))
+    attack = PGD(epsilon=0.12, steps=5)
+    once = Cramped(model, 0, lambda: cuda_is_full() if next(calls) == 9 else None)
+    told = judge(once, attack, images, 8, seed=1)
+    assert next(calls) > 10
+    assert same(told, judge(model, attack, images, 4, seed=1))
+
+
+def test_not_even_one_image_fits(classifier, capsys):
+    model, images = classifier
+    with pytest.raises(DoesNotFitError) as error:
+        judge(Cramped(model, 0), FGSM(epsilon=0.1), images, 5, seed=0)
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
+    told = capsys.readouterr().err
+    assert [int(size) for size in re.findall(r"beginning afresh with (\d+)", told)] == [2, 1]
+
+
+def test_another_error_is_not_taken_for_lack_of_memory(classifier):
+    _, images = classifier
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        judge(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), FGSM(epsilon=0.1), images, 8, 0)

@@ -12,6 +12,7 @@ from regbench.configfile import parse, read
 from regbench.errors import UserError, did_you_mean
 from regbench.grid import resolve
 from regbench.manifest import Declared
+from regbench.suites import resolve_suites
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - {ROOT / "config/published.yaml"})
@@ -50,6 +51,47 @@ def set_at(config, path, value):
         at = at[part]
     at[last] = value
     return changed
+
+
+KEYS = {
+    "demo": {"white_box": "690fe03630", "autoattack": "4358fded7f"},
+    "mnist": {
+        "white_box": "fd3e29de79",
+        "restarts": "6d5f8a0267",
+        "autoattack": "829702d3cd",
+        "sweeps": "64247a8e61",
+    },
+}
+"""Of suites that were judged before an attack could be cut into pieces."""
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_finished_results_keep_their_keys(name):
+    experiment = parse(read(ROOT / f"config/{name}.yaml"))
+    ((dataset, data),) = experiment.datasets.items()
+    attacks = data.attacks or experiment.attacks
+    chosen = data.model_copy(update={"attacks": {suite: attacks[suite] for suite in KEYS[name]}})
+    experiment = experiment.model_copy(update={"datasets": {dataset: chosen}})
+    cards, _ = resolve_suites(experiment, dataset, {})
+    assert {suite: card.key for suite, card in cards.items()} == KEYS[name]
+
+
+def test_pieces_are_part_of_the_key_unless_there_is_one(config):
+    cards = []
+    for pieces in (None, 1, 2):
+        told = {"images": 4} if pieces is None else {"images": 4, "pieces": pieces}
+        manifest = resolve(parse(set_at(config, "attacks.white_box.fgsm", told)), DECLARED)
+        cards.append(next(iter(manifest.suites.values())))
+        assert type(cards[-1]).read(cards[-1].text()) == cards[-1]
+    assert cards[0].key == cards[1].key != cards[2].key
+    assert "pieces" not in cards[1].text()
+    assert cards[2].attacks["fgsm"].pieces == 2
+
+
+def test_more_pieces_than_images_is_one_line(config):
+    changed = set_at(config, "attacks.white_box.fgsm", {"images": 4, "pieces": 5})
+    with pytest.raises(UserError, match="'fgsm' has 4 images, which cannot be cut into 5 pieces"):
+        resolve(parse(changed), DECLARED)
 
 
 def test_fractions_are_numbers():

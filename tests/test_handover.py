@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
@@ -18,9 +20,11 @@ from regbench.cards import (
     SuiteCard,
     TrainingCard,
 )
+from regbench.collect import collect
 from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
-from regbench.manifest import Manifest, Run
+from regbench.manifest import AttackEntry, Manifest, Run
+from regbench.seals import write_record, write_table
 from regbench.sizes import size
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
@@ -87,6 +91,7 @@ def test_the_sizes_that_classes_state_are_true_of_the_files(mnist_root):
 def test_work_is_counted_in_forward_passes():
     known = manifest(run_card(MNIST, "lenet_plus"), run_card(DIGITS, "small_cnn"))
     targets = {"results/0/best.safetensors", "results/1/s.parquet", "results/9/best.safetensors"}
+    targets |= {"results/1/s.parts/pgd-0.parquet"}  # part of the suite, not another one
     (trained,) = forecast.trainings(known, targets)
     # FGSM-AT: 2 F for the attack, 3 F for the update; validation: 3 gradients, 2 looks
     assert trained.passes == 20 * (50_000 * 5 + 10_000 * 8)
@@ -127,6 +132,33 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
 )
 def test_durations_are_what_a_person_plans_by(seconds, words):
     assert forecast.duration(seconds) == words
+
+
+# --- collected rows -------------------------------------------------------------------------------
+
+
+def test_verdicts_from_before_a_column_are_collected(tmp_path):
+    run = run_card(DIGITS, "small_cnn")
+    known = manifest(run)
+    (cell,) = known.runs
+    (path,) = cell.verdicts.values()
+    cell = cell.model_copy(update={"folder": str(tmp_path), "verdicts": {"s": str(tmp_path / "s")}})
+    entry = AttackEntry(
+        name="fgsm", label="FGSM", suite="s", card=known.suites[path].attacks["fgsm"]
+    )
+    known = known.model_copy(update={"runs": (cell,), "attacks": {cell.dataset: (entry,)}})
+    (tmp_path / "curve.csv").write_text("epoch\n1\n")
+    write_record(tmp_path / "run.json", {"card": cell.card.key, "files": {}})
+    told = {"arguments": {}, "seconds": 1.0, "warnings": []}
+    about = {"card": known.suites[path].model_dump(), "attacks": {"fgsm": told}}
+    table = pa.table({"attack": ["fgsm"] * 3, "image": [0, 1, 2], "correct": [True, False, True]})
+    write_table(tmp_path / "s", table, about)
+    tables = collect(known)
+    assert list(tables["verdicts"]["fooled_by"].isna()) == [True] * 3
+    (row,) = tables["evaluations"].itertuples()
+    assert row.status == "ok"
+    assert row.batch_size is pd.NA
+    assert row.accuracy_after is pd.NA
 
 
 # --- export to RobustBench ------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from regbench.errors import UserError
 from regbench.figures import look
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
-from regbench.rows import Rows, over_seeds, results
+from regbench.rows import Rows, load, over_seeds, results
 from regbench.summary import reading, summary
 from regbench.tables import accuracy, latex, percent
 
@@ -60,8 +60,8 @@ def rows():
                 warned = "zero gradient" if attack == "auto_attack" else ""
                 evaluations.append(
                     {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
-                     "epsilon": 0.1, "seconds": 1.0, "warnings": warned, "split": "test",
-                     "checkpoint": "best", "member": f"regbench.attacks.{attack}",
+                     "epsilon": 0.1, "status": "ok", "seconds": 1.0, "warnings": warned,
+                     "split": "test", "checkpoint": "best", "member": f"regbench.attacks.{attack}",
                      "arguments": '{"epsilon": 0.1, "restarts": 1}',
                      **dict.fromkeys(["source", "sweep", "value", "family"])}
                 )  # fmt: skip
@@ -144,6 +144,88 @@ def test_a_figure_of_sweeps_shows_no_more_where_there_are_none(rows, name):
     figure = members.load(f"regbench.figures.{name}")(rows)
     assert figure.axes
     plt.close(figure)
+
+
+# --- attacks that did not fit in memory -----------------------------------------------------------
+
+
+def failing(rows, method, seeds):
+    """The rows, AutoAttack on some runs of a method having found no memory."""
+
+    def hit(frame):
+        return (
+            (frame["method"] == method)
+            & frame["seed"].isin(seeds)
+            & (frame["attack"] == "auto_attack")
+        )
+
+    told = rows.evaluations
+    status = told["status"].where(~hit(told), "out of memory")
+    return rows._replace(
+        verdicts=rows.verdicts[~hit(rows.verdicts)], evaluations=told.assign(status=status)
+    )
+
+
+def test_an_attack_without_memory_is_a_row_without_a_number(rows):
+    tidy = results(failing(rows, "FGSM-AT", [1]))
+    assert len(tidy) == 2 * 3 * 3
+    (row,) = tidy[tidy["attack_status"] != "ok"].itertuples()
+    assert (row.method, row.seed, row.attack, row.n) == ("FGSM-AT", 1, "auto_attack", 0)
+    assert row.attack_status == "out of memory"
+    assert math.isnan(row.accuracy)
+    assert math.isnan(row.low)
+    assert (
+        tidy.drop(columns="attack_status")
+        .drop(row.Index)
+        .equals(results(rows).drop(columns="attack_status").drop(row.Index))
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shown"),
+    [([1], "31.0 ± 1.4 (1 out of memory)"), ([0, 1, 2], "out of memory")],
+)
+def test_a_table_shows_what_did_not_fit_in_memory(rows, seeds, shown):
+    tidy = results(failing(rows, "FGSM-AT", seeds))
+    table = accuracy(over_seeds(tidy), ("fgsm", "auto_attack"))["digits"].set_index("method")
+    assert list(table.columns[2:5]) == ["FGSM", "CLEAN", "AUTO_ATTACK"]
+    assert table.loc["FGSM-AT", "AUTO_ATTACK"] == shown
+    assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == ("–" if len(seeds) == 3 else "65.0")
+    assert table.loc["FGSM-AT", "seeds"] == 3
+    assert table.loc["natural", "AUTO_ATTACK"] == "1.0 ± 1.0"
+    page = summary(rows, tidy, [table.reset_index()], pd.DataFrame())
+    assert f"* FGSM-AT, seed {seeds[-1]}, AUTO_ATTACK: out of memory" in page
+    assert "on 100 test images of digits:" in page
+
+
+def test_a_number_that_there_is_not_cannot_be_compared(rows):
+    told = published(clean=85)
+    assert list(compare(told, over_seeds(results(rows)))["verdict"]) == ["agree"]
+    hit = rows.verdicts["attack"] == "clean"
+    status = rows.evaluations["status"].where(rows.evaluations["attack"] != "clean", "no memory")
+    none = Rows(rows.verdicts[~hit], rows.evaluations.assign(status=status), *rows[2:])
+    assert list(compare(told, over_seeds(results(none)))["verdict"]) == ["cannot be compared"]
+
+
+@pytest.mark.parametrize("name", members.names("figures"))
+def test_each_figure_bears_what_did_not_fit_in_memory(rows, name):
+    look()
+    figure = members.load(f"regbench.figures.{name}")(swept(failing(rows, "FGSM-AT", [0, 1, 2])))
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+# --- rows from before a column --------------------------------------------------------------------
+
+
+def test_rows_from_before_a_column_are_read(rows, tmp_path):
+    old = rows._replace(evaluations=rows.evaluations.drop(columns="status"))
+    for name, frame in zip(Rows._fields, old, strict=True):
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    known = load(tmp_path)
+    assert known.verdicts["fooled_by"].isna().all()
+    assert set(known.evaluations["status"]) == {"ok"}
+    assert results(known)["accuracy"].equals(results(rows)["accuracy"])
 
 
 # --- published numbers ----------------------------------------------------------------------------

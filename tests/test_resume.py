@@ -14,7 +14,9 @@ from torch import nn
 
 from regbench import attack
 from regbench import keeper as keeping
+from regbench.attack import Trial, asked
 from regbench.cards import AttackCard, DataCard, RunCard, SuiteCard
+from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
 from regbench.keeper import Keeper
 from regbench.parts import Parts
@@ -208,26 +210,26 @@ def suite(digits, uninterrupted_run, tmp_path):
 
     def judged(key: str = "k", parts: bool = True):
         kept = Parts(out, key) if parts else None
-        return attack.evaluate(card, uninterrupted_run, data, torch.device("cpu"), (), kept)
+        return Trial(card, uninterrupted_run, data, torch.device("cpu"), (), kept).table()[0]
 
     return judged
 
 
 def verdicts(table):
-    return table.replace_schema_metadata(None).to_pydict()
+    return table.to_pydict()
 
 
 def test_a_suite_that_is_cut_off_goes_on_behind_its_last_attack(suite, monkeypatch):
     whole = verdicts(suite(parts=False))
-    original, tried = attack.tried, []
+    original, tried = Trial.tried, []
 
-    def cut(name, *rest):
+    def cut(trial, name, *rest):
         tried.append(name)
         if len(tried) == 3:
             raise KeyboardInterrupt
-        return original(name, *rest)
+        return original(trial, name, *rest)
 
-    monkeypatch.setattr(attack, "tried", cut)
+    monkeypatch.setattr(Trial, "tried", cut)
     with pytest.raises(KeyboardInterrupt):
         suite()
     assert verdicts(suite()) == whole
@@ -244,6 +246,136 @@ def test_a_part_that_is_not_ours_is_made_anew(suite, tmp_path, change, key, monk
     for part in (tmp_path / "suite.parts").iterdir():
         part.write_bytes(change(part.read_bytes()))
     assert verdicts(suite(key)) == whole
+
+
+CUT = {
+    "pgd": AttackCard(
+        attack="regbench.attacks.pgd",
+        arguments={"epsilon": 0.05, "steps": 1, "restarts": 2, "step_size": 0.01},
+        images=50,
+        pieces=3,
+    ),
+    "autoattack": AttackCard(
+        attack="regbench.attacks.autoattack",
+        arguments={"epsilon": 0.3, "batch_size": 4},
+        images=16,
+        pieces=2,
+    ),
+    "fgsm": AttackCard(attack="regbench.attacks.fgsm", arguments={"epsilon": 0.2}, images=10),
+}
+
+
+@pytest.fixture
+def cut(digits, uninterrupted_run, tmp_path, monkeypatch):
+    """`cut(attacks)`: a trial of a linear classifier; with parts, as a process of its own has."""
+    data, out = open_data(digits / "data"), tmp_path / "cut.parquet"
+    x, y = data.split("train", torch.device("cpu"))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)).requires_grad_(False)
+    wanted = 20 * torch.eye(10)[y] - 2
+    model[1].weight.copy_(torch.linalg.lstsq(x.flatten(1), wanted).solution.T)
+    monkeypatch.setattr(attack, "trained", lambda *given: model.eval())
+
+    def trial(attacks=CUT, parts=True):
+        card = SuiteCard(attacks=attacks, checkpoint="best", split="test", batch_size=16, seed=0)
+        kept = Parts(out, "k") if parts else None
+        return Trial(card, uninterrupted_run, data, torch.device("cpu"), (), kept)
+
+    return trial
+
+
+def test_pieces_give_the_same_verdicts_by_other_processes_in_any_order(cut, monkeypatch):
+    whole, told_of_whole = cut(parts=False).table()
+    for name, index in [("autoattack", 1), ("pgd", 2), ("pgd", 0), ("autoattack", 0), ("pgd", 1)]:
+        cut().piece(name, index)
+    original, tried = Trial.tried, []
+    monkeypatch.setattr(
+        Trial, "tried", lambda trial, *rest: tried.append(rest[:2]) or original(trial, *rest)
+    )
+    gathered, told = cut().table()
+    assert tried == [("fgsm", 0)], "what other processes found is not done again"
+    assert verdicts(gathered) == verdicts(whole)
+    assert gathered.schema.equals(whole.schema)
+    for name in ("status", "batch_size", "accuracy_after", "warnings"):
+        one, other = (
+            {attack: known[name] for attack, known in about["attacks"].items()}
+            for about in (told, told_of_whole)
+        )
+        assert one == other
+
+
+def test_a_piece_is_judged_as_a_suite_of_its_own(cut):
+    rows = cut(parts=False).table()[0].to_pandas()
+    pgd = rows[rows["attack"] == "pgd"]
+    assert list(pgd["image"]) == list(range(50))
+    first = CUT["pgd"].model_copy(update={"images": 16, "pieces": 1})
+    alone = cut({"pgd": first}, parts=False).table()[0].to_pandas()
+    columns = ["prediction", "correct", "distance", "loss"]
+    assert alone[columns].equals(pgd[columns][:16])
+    undivided = CUT["pgd"].model_copy(update={"pieces": 1})
+    other = cut({"pgd": undivided}, parts=False).table()[0].to_pandas()
+    assert not other["loss"].equals(pgd["loss"]), "each piece draws its noise from the start"
+
+
+def test_the_accuracy_after_each_attack_is_told_of_an_ensemble(cut):
+    table, told = cut(parts=False).table()
+    rows = table.to_pandas()
+    rows = rows[rows["attack"] == "autoattack"]
+    after = told["attacks"]["autoattack"]["accuracy_after"]
+    assert list(after) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert after["square"] == pytest.approx(rows["correct"].mean())
+    by_ce = (rows["fooled_by"] == "apgd-ce").sum()
+    assert by_ce > 0
+    already = (~rows["correct"] & rows["fooled_by"].isna()).sum()
+    assert after["apgd-ce"] == pytest.approx(1 - (by_ce + already) / 16)
+    assert told["attacks"]["fgsm"]["accuracy_after"] == {}
+
+
+def test_more_pieces_than_images_is_one_line(cut):
+    few = CUT["pgd"].model_copy(update={"images": 2})
+    with pytest.raises(UserError, match="2 images cannot be cut into 3 pieces"):
+        cut({"pgd": few}).table()
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "words"),
+    [
+        ("pgdd", "0", "no attack 'pgdd' here; did you mean 'pgd'"),
+        ("pgd", "3", "'pgd' has the pieces 0 to 2, got '3'"),
+        ("fgsm", "one", "'fgsm' has the pieces 0 to 0, got 'one'"),
+    ],
+)
+def test_a_piece_that_there_is_not_is_one_line(cut, name, index, words):
+    with pytest.raises(UserError, match=words):
+        asked(cut().card, name, index)
+
+
+class Full(nn.Module):
+    """Has no memory for a gradient, of however few images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.model(x)
+
+
+def test_a_suite_goes_on_when_an_attack_does_not_fit_in_memory(cut, monkeypatch, capsys):
+    clean = AttackCard(
+        attack="regbench.attacks.clean", arguments={"epsilon": 0.0}, images=10, pieces=2
+    )
+    trained = attack.trained
+    monkeypatch.setattr(attack, "trained", lambda *given: Full(trained(*given)))
+    table, told = cut({"pgd": CUT["pgd"], "clean": clean}).table()
+    status = {name: one["status"] for name, one in told["attacks"].items()}
+    assert status == {"pgd": "out of memory", "clean": "ok"}
+    assert set(table["attack"].to_pylist()) == {"clean"}
+    heard = capsys.readouterr()
+    assert "pgd: out of memory" in heard.out
+    assert "torch.OutOfMemoryError: CUDA out of memory." in heard.err
+    assert "in forward" in heard.err, "the traceback is kept"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

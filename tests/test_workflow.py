@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -178,6 +179,34 @@ def test_a_changed_plot_trains_nothing(copy):
     with edited(copy, "regbench/figures/learning_curves.py", "height=2.5", "height=3.0"):
         jobs = copy.jobs()
     assert jobs == {"figures": 1, "all": 1}
+
+
+def test_the_pieces_of_an_attack_are_jobs_whose_verdicts_are_gathered(copy):
+    pieces = {
+        "pgd": {"images": 50, "steps": 2, "step_size": 0.1, "pieces": 3},
+        "fgsm": {"images": 50},
+        "over": {"attack": "fgsm", "images": 10, "pieces": 2, "sweep": {"epsilon": [0.1, 0.2]}},
+    }
+    chosen = {"regularizers": {"natural": None}, "attacks": {"pieces": pieces}}
+    copy.configure({**TINY, **chosen, "experiment": "pieces"}, "pieces")
+    jobs = {"attack": 1, "attack_piece": 7, "collect": 1, "tables": 1, "figures": 1, "all": 1}
+    assert copy.jobs(name="pieces") == jobs
+    done = copy.snakemake(name="pieces")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 trainings, about 0 s, and 1 suites of attacks" in done.stdout + done.stderr
+    assert "Nothing to be done" in copy.snakemake(name="pieces").stderr
+    (run,) = (copy.folder / "results/digits/small_cnn/natural").iterdir()
+    assert not list(run.glob("*.parts"))
+    (parallel,) = run.glob("pieces-*.parquet")
+    alone = copy.folder / "alone.parquet"
+    data = next((copy.folder / "results/digits").glob("data-*.safetensors"))
+    about = json.loads(pq.read_schema(parallel).metadata[b"regbench"])
+    command = [sys.executable, "-m", "regbench.attack", json.dumps(about["card"]), "--run", run]
+    environment = {**os.environ, "PYTHONPATH": str(copy.folder), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*command, "--data", data, "--out", alone], check=True, env=environment, capture_output=True
+    )
+    assert pq.read_table(alone).equals(pq.read_table(parallel))
 
 
 def test_two_experiments_share_cells_and_never_overwrite(copy):

@@ -5,12 +5,25 @@ success itself, so that a wrong attack can only under-report.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+
+
+class Proposal(NamedTuple):
+    """What an ensemble of attacks returns.
+
+    Attributes:
+        x_adv: adversarial images, (m, C, H, W).
+        fooled_by: for each image the first attack that fooled the model; none: it withstood.
+    """
+
+    x_adv: Tensor
+    fooled_by: Sequence[str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +48,25 @@ class Attack(ABC):
         """
         return float("nan")
 
+    @property
+    def ensemble(self) -> tuple[str, ...]:
+        """The attacks that this one is made of, in their order; none: it is one itself."""
+        return ()
+
+    @property
+    def own_batch_size(self) -> int | None:
+        """Images per batch, if the attack cuts batches itself, as one that is `whole` may."""
+        return None
+
+    def within(self, batch_size: int) -> Self:
+        """Return the same attack, the batches that it cuts itself at most `batch_size` images."""
+        return self
+
     @abstractmethod
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return adversarial images, the shape of `x`.
+    ) -> Tensor | Proposal:
+        """Return adversarial images, the shape of `x`; of an ensemble, who fooled the model too.
 
         Args:
             model: frozen, in eval mode.

@@ -1,24 +1,33 @@
 """AutoAttack, as RobustBench runs it."""
 
+import io
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from autoattack import AutoAttack as Ensemble  # the name and the class that RobustBench imports
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from regbench.attacks import Attack
+from regbench.attacks import Attack, Proposal
 
 __all__ = ["AutoAttack"]
 
 
 PASSES = {"standard": 9_759.0, "plus": float("nan"), "rand": float("nan")}
 """APGD-CE 103 forward and 101 back, APGD-T 918 and 909, FAB-T 1,828 and 900, Square 5,000."""
+
+ATTACKS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +53,25 @@ class AutoAttack(Attack):
         """See `Attack.passes`."""
         return PASSES[self.version]
 
+    @property
+    def ensemble(self) -> tuple[str, ...]:
+        """See `Attack.ensemble`."""
+        return ATTACKS[self.version]
+
+    @property
+    def own_batch_size(self) -> int:
+        """See `Attack.own_batch_size`."""
+        return self.batch_size
+
+    def within(self, batch_size: int) -> Self:
+        """See `Attack.within`."""
+        return replace(self, batch_size=min(self.batch_size, batch_size))
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the images after all four attacks; those that withstood come back as they were."""
+    ) -> Proposal:
+        """Return the images after all its attacks; those that withstood come back as they were."""
+        witness = _Witness(len(x), self.ensemble)
         with _heard():
             ensemble = Ensemble(
                 model,
@@ -57,8 +81,54 @@ class AutoAttack(Attack):
                 version=self.version,
                 device=x.device,
             )
-            x_adv: Tensor = ensemble.run_standard_evaluation(x, y, bs=self.batch_size)
-        return x_adv
+            # of the path AutoAttack asks only whether it exists, and to be opened
+            x_adv: Tensor = ensemble.run_standard_evaluation(
+                x, y, bs=self.batch_size, state_path=cast("Path", witness)
+            )
+        return Proposal(x_adv, witness.fooled_by)
+
+
+class _Witness:
+    """Stands where AutoAttack keeps its state after each batch, and sees who falls to which attack.
+
+    Its own account, of one undivided run: nothing of the run is changed to obtain it.
+    """
+
+    def __init__(self, count: int, attacks: Sequence[str]) -> None:
+        self.fooled_by: list[str | None] = [None] * count
+        self._attacks = attacks
+        self._stood = [False] * count
+
+    def exists(self) -> bool:
+        """Tell that there is no earlier state to go on from."""
+        return False
+
+    def open(self, mode: str) -> io.StringIO:
+        """Return a file that is read as soon as it is written."""
+        return _Page(self._read)
+
+    def _read(self, state: dict[str, Any]) -> None:
+        done, stands = len(state["_run_attacks"]), state["_robust_flags"]
+        if stands is None:  # nothing has been tried yet
+            return
+        for image, (before, now) in enumerate(zip(self._stood, stands, strict=True)):
+            if before and not now:
+                self.fooled_by[image] = self._attacks[done]
+        self._stood = stands
+
+
+class _Page(io.StringIO):
+    """A JSON file that hands over its content when it is closed."""
+
+    def __init__(self, read: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._reader = read
+
+    def close(self) -> None:
+        """Hand over what was written."""
+        if not self.closed:
+            self._reader(json.loads(self.getvalue()))
+        super().close()
 
 
 class _Warnings(logging.Handler):
