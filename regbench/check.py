@@ -6,11 +6,17 @@ code and the parameters: a stamp under .snakemake/regbench/ remembers what has p
 
 import argparse
 import hashlib
+import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from regbench.cards import Card
 from regbench.errors import UserError, program
@@ -76,12 +82,55 @@ def check(wanted: Claims) -> None:
         if not (isinstance(member, type) and issubclass(member, Attack)):
             raise UserError(f"'{reference}' is no attack; derive it from regbench.attacks.Attack")
     for reference, arguments in wanted.built:
-        if not callable(build(reference, arguments)):
-            raise UserError(f"'{reference}' has no __call__, which a loss and a data set need")
+        with _told_of(reference):
+            member = load(reference)
+            _refuse_uncallable(reference, member)
+            fit(reference, member, list(arguments))
+            _refuse_converted(reference, member, arguments)
+            build(reference, arguments)
     for reference, arguments in wanted.networks:
-        member = load(reference)
-        fit(reference, member, ["shape", "classes", *arguments])
-        check_values(reference, member, arguments)
+        with _told_of(reference):
+            member = load(reference)
+            fit(reference, member, ["shape", "classes", *arguments])
+            check_values(reference, member, arguments)
+            _refuse_converted(reference, member, arguments)
+
+
+@contextmanager
+def _told_of(reference: str) -> Iterator[None]:
+    """Turn what a class from anywhere raises as it is made into one line that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"'{reference}' cannot be made: {type(error).__name__}: {error}; is it the right class?"
+        ) from error
+
+
+def _refuse_uncallable(reference: str, member: Any) -> None:
+    """Refuse, before one is made, a class whose instances cannot be called."""
+    # of any class at all, making one may do anything: subprocess.Popen runs a program
+    if not (inspect.isclass(member) and any("__call__" in vars(base) for base in member.__mro__)):
+        raise UserError(
+            f"'{reference}' is no class with a __call__, which a loss and a data set need"
+        )
+
+
+def _refuse_converted(reference: str, member: Any, arguments: dict[str, Any]) -> None:
+    """Refuse a value of another type, which would be converted: '10' or true for a number.
+
+    The card would hold it as it was written, beside that of the number itself.
+    """
+    called = member.__init__ if inspect.isclass(member) and not is_dataclass(member) else member
+    hints = get_type_hints(called, include_extras=True)
+    for name, value in arguments.items():
+        try:
+            TypeAdapter(hints.get(name, Any)).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"{reference}: '{name}': {told}, got {value!r}") from error
 
 
 def _distinct(pairs: list[tuple[str, dict[str, Any]]]) -> Pairs:

@@ -23,6 +23,8 @@ from regbench.errors import UserError
 FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
 EXPONENT = r"^\d+(\.\d+)?[eE][+-]?\d+$"
 IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+REFERENCE = r"[A-Za-z_]\w*((\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?"
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
 
 def number(value: Any) -> Any:
@@ -33,22 +35,31 @@ def number(value: Any) -> Any:
         top, bottom = (Fraction(part.strip()) for part in value.split("/"))
         if bottom == 0:
             raise ValueError(f"'{value}' divides by zero")
-        return float(top / bottom)
+        return _as_float(top / bottom)
     return value
+
+
+def _as_float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def canonical(name: str, value: Any) -> Any:
     """Return a parameter in the one form that its card keeps: 1, 1.0 and 3/3 are the same.
 
     Raises:
-        UserError: infinite, or not a number at all.
+        UserError: infinite, divided by zero, or what JSON has no word for: a date, a set.
     """
-    value = number(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    try:
+        value = number(value)
+        if isinstance(value, int | float) and not math.isfinite(value):
             raise UserError(f"config: '{name}' must be finite, got {value}")
-        return int(value) if value.is_integer() else value
-    return value
+        json.dumps(value, sort_keys=True, allow_nan=False)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise UserError(f"config: '{name}' is no value that a card can hold: {error}") from error
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _radius(value: float) -> float:
@@ -68,6 +79,12 @@ def _each_once(told: str) -> AfterValidator:
         return values
 
     return AfterValidator(check)
+
+
+def _reference(value: str) -> str:
+    if not re.fullmatch(REFERENCE, value):
+        raise ValueError("expected the name of a file there, or package.module:Class")
+    return value
 
 
 def _nothing_is_empty(value: Any) -> Any:
@@ -91,7 +108,8 @@ Seeds = Annotated[
     _each_once("seed {} is given twice; each seed is one training"),
 ]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
-Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\r\n]+$")]
+Label = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
+Reference = Annotated[str, AfterValidator(_reference)]
 
 
 class Section(BaseModel):
@@ -114,7 +132,7 @@ class Training(Section):
     decay: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
         None, description="what the rate is multiplied by at each milestone"
     )
-    crop_padding: Seed | None = Field(
+    crop_padding: Annotated[int, Field(ge=0, le=256, strict=True)] | None = Field(
         None, description="random crop: zero padding in pixels; 0: none"
     )
     flip: bool | None = Field(None, description="random horizontal flip")
@@ -130,7 +148,6 @@ class Member(BaseModel):
     """An entry whose further keys are the parameters of the class that it names."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-    label: Label | None = Field(None, description="how tables and figures call it")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -138,7 +155,13 @@ class Member(BaseModel):
         return {key: canonical(key, value) for key, value in (self.model_extra or {}).items()}
 
 
-class Regularizer(Member):
+class Labelled(Member):
+    """An entry that tables and figures show."""
+
+    label: Label | None = Field(None, description="how tables and figures call it")
+
+
+class Regularizer(Labelled):
     """Hyperparameters over those that rules/regularizers/NAME.smk declares."""
 
     regularizer: str | None = Field(None, description="the declared rule, if not the entry's name")
@@ -154,10 +177,10 @@ Regularizers = dict[
 ]
 
 
-class Attack(Member):
+class Attack(Labelled):
     """One attack; `epsilon` if it differs from the data set's."""
 
-    attack: str | None = Field(
+    attack: Reference | None = Field(
         None, description="a file of regbench/attacks/, or package.module:Class"
     )
     epsilon: Radius | None = None
@@ -176,7 +199,7 @@ class Attack(Member):
 class Model(Member):
     """One network, and what differs for it alone."""
 
-    model: str | None = Field(
+    model: Reference | None = Field(
         None, description="a file of regbench/models/, or package.module:Class"
     )
     training: Training = Training()
@@ -196,7 +219,7 @@ Suites = dict[Name, Annotated[Suite, Field(min_length=1)]]
 class Source(Member):
     """A network that is trained only for adversarial images to be crafted on."""
 
-    model: str = Field(description="a file of regbench/models/, or package.module:Class")
+    model: Reference = Field(description="a file of regbench/models/, or package.module:Class")
     regularizer: Name = "natural"
     seed: Seed = 0
     training: Training = Training()
@@ -205,7 +228,7 @@ class Source(Member):
 class DataSet(Member):
     """One data set, its protocol, and what differs for it alone."""
 
-    dataset: str | None = Field(
+    dataset: Reference | None = Field(
         None, description="a file of regbench/data/, or package.module:Class"
     )
     epsilon: Radius = Field(description="attack radius ε, L∞, images in [0, 1]")
@@ -234,7 +257,9 @@ class Experiment(Section):
     """What is compared: data sets × models × regularizers × seeds, under each attack."""
 
     experiment: Name = Field(description="names reports/EXPERIMENT/")
-    data_root: str = Field("data", description="where torchvision's data sets lie")
+    data_root: Annotated[str, Field(pattern=PRINTABLE)] = Field(
+        "data", description="where torchvision's data sets lie"
+    )
     download: bool = Field(False, strict=True)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     runs_per_gpu: Count = Field(1, description="trainings or suites of attacks that share a GPU")

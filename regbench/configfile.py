@@ -1,5 +1,6 @@
 """A config file as it comes from a person: read strictly, answered in one line."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,22 @@ def read(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"'{path}' must hold a mapping, as config/demo.yaml does")
     return content
 
 
+SHOWN = 80
+"""Characters of a wrong value in a message."""
+
+OTHER_BASE = r"[-+]?(0[0-7_]+$|[1-9][0-9_]*:)"
+"""An octal or sexagesimal number of YAML 1.1, which looks like a decimal one or a time."""
+
+
 class _Strict(yaml.SafeLoader):
-    """The safe loader, which by itself lets the last of two equal keys win."""
+    """The safe loader, which by itself lets the last of two equal keys win and reads 017 as 15."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -54,18 +62,42 @@ class _Strict(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key '{key}' is given twice, line {line}")
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if re.match(OTHER_BASE, node.value):
+            line = node.start_mark.line + 1
+            told = (
+                f"'{node.value}', line {line}, is {value} in YAML; write the number that is meant"
+            )
+            raise yaml.YAMLError(told)
+        return value
+
+
+# PyYAML calls what is registered, not what is overridden
+_Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+
 
 def _sentence(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        wrong = str(error["loc"][-1])
-        return f"unknown key '{where}'{did_you_mean(wrong, _known_beside(error['loc']))}"
+        return f"unknown key '{where}'{did_you_mean(path[-1], _known_beside(error['loc']))}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
     given = error.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float | list | None) else ""
+    if error["type"] == "invalid_key":
+        parent = f" under '{'.'.join(path[:-1])}'" if path[:-1] else ""
+        return f"the key {_short(given)}{parent} is no text; if it is meant, put it in quotes"
+    shown = f", got {_short(given)}" if isinstance(given, str | int | float | list | None) else ""
+    if path[-1:] == ["[key]"]:  # pydantic's way to say that a name is wrong, not what it names
+        return f"a name under '{'.'.join(path[:-2])}': {message}{shown}"
     return f"'{where}': {message}{'' if 'got' in message else shown}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _known_beside(path: tuple[int | str, ...]) -> list[str]:

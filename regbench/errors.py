@@ -4,9 +4,21 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+LONGEST = 1_000
+"""Characters of a message; of a longer one the middle is left out."""
+
 
 class UserError(Exception):
-    """What was expected, what came, and the likely fix, in one line."""
+    """What was expected, what came, and the likely fix, in one line.
+
+    A name that a user gives may hold line breaks, control characters or a megabyte of text; here
+    they become spaces, escapes and an ellipsis.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(map(_visible, " ".join(message.split())))
+        half = LONGEST // 2 - 1
+        super().__init__(line if len(line) <= LONGEST else f"{line[:half]}…{line[-half:]}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -35,6 +47,11 @@ def program(main: Callable[[], None]) -> None:
 
 def report(error: UserError) -> int:
     """Print the error's one line to standard error and return the exit code for it, 2."""
-    line = " ".join(str(error).split())
-    print(f"regbench: error: {line}", file=sys.stderr)
+    print(f"regbench: error: {error}", file=sys.stderr)
     return 2
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -30,12 +30,13 @@ def fingerprint(references: Iterable[str]) -> str:
     Raises:
         UserError: a module is not there, or is no Python.
     """
-    modules = {reference.partition(":")[0] for reference in references}
+    wanted_by = {reference.partition(":")[0]: reference for reference in references}
+    modules = set(wanted_by)
     followed = {"regbench", "autoattack", *(module.partition(".")[0] for module in modules)}
     meanings: dict[str, str] = {}
     while modules:
         module = modules.pop()
-        path = source(module)
+        path = _source(wanted_by.get(module, module))
         meanings[module] = _meaning(path)
         wanted = {name for name in _imports(path) if name.partition(".")[0] in followed}
         modules |= {name for name in wanted if _is_module(name)} - meanings.keys() - NEUTRAL
@@ -71,6 +72,13 @@ def _is_module(name: str) -> bool:
         return source(name).suffix == ".py"
     except UserError:
         return False
+
+
+def _source(reference: str) -> Path:
+    try:
+        return source(reference)
+    except ValueError as error:  # importlib's word for __main__, which has no file to import
+        raise UserError(f"'{reference}' is in no module that can be read: {error}") from error
 
 
 def _tree(path: Path) -> ast.Module:

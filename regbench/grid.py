@@ -30,7 +30,13 @@ from regbench.config import (
 from regbench.errors import UserError, did_you_mean
 from regbench.manifest import AttackEntry, Declared, Manifest, Run
 from regbench.members import reference
-from regbench.refusals import refuse_equal_labels, refuse_twins, refuse_unknown_gap
+from regbench.refusals import (
+    refuse_equal_labels,
+    refuse_twins,
+    refuse_unjudged,
+    refuse_unknown_gap,
+    telling,
+)
 from regbench.suites import resolve_suites
 
 RESULTS = "results"
@@ -81,6 +87,7 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
     Raises:
         UserError: a name that nothing declares, or two entries that ask for the same training.
     """
+    refuse_unjudged(experiment)
     runs: list[Run] = []
     sources: list[Run] = []
     attacks: dict[str, tuple[AttackEntry, ...]] = {}
@@ -114,22 +121,25 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
 def _task(
     dataset: str, model: str, data: DataSet, network: Model, suites: dict[str, SuiteCard]
 ) -> _Task:
-    data_card = DataCard(
-        source=reference("data", data.dataset or dataset),
-        arguments=data.parameters,
-        validation=data.validation,
-        split_seed=data.split_seed,
-    )
-    architecture = reference("models", network.model or model)
+    with telling(f"datasets.{dataset}"):
+        data_card = DataCard(
+            source=reference("data", data.dataset or dataset),
+            arguments=data.parameters,
+            validation=data.validation,
+            split_seed=data.split_seed,
+        )
+    with telling(f"datasets.{dataset}, the network '{model}'"):
+        model_card = _model_card(model, network)
+    return _Task(dataset, model, data, network, data_card, model_card, suites)
+
+
+def _model_card(model: str, network: Model) -> ModelCard:
     for name in ("shape", "classes"):
         if name in network.parameters:
-            raise UserError(
-                f"config: datasets.{dataset}.models.{model} sets '{name}', which the data set gives"
-            )
-    return _Task(
-        dataset, model, data, network, data_card,
-        ModelCard(architecture=architecture, arguments=network.parameters), suites,
-    )  # fmt: skip
+            raise UserError(f"sets '{name}', which the data set gives; drop it")
+    return ModelCard(
+        architecture=reference("models", network.model or model), arguments=network.parameters
+    )
 
 
 def _cells(experiment: Experiment, declared: dict[str, Declared], task: _Task) -> Iterator[Run]:
@@ -158,6 +168,11 @@ def _source(
 ) -> Run:
     """The training behind an entry of `sources:`; a cell of the grid, if it is the same."""
     data = experiment.datasets[dataset]
+    if "regularizers" in source.parameters:
+        raise UserError(
+            f"config: datasets.{dataset}.sources.{name} sets 'regularizers', but a source is"
+            " trained with one: `regularizer: NAME`"
+        )
     own = source.model in data.models
     network = data.models[source.model] if own else Model(model=source.model)
     sections = [one.model_dump(exclude_none=True) for one in (network.training, source.training)]
@@ -198,8 +213,9 @@ def _run(
     seed: int,
 ) -> Run:
     hyperparameters = {key: canonical(key, value) for key, value in rule.hyperparameters.items()}
-    for level in levels:
-        hyperparameters |= level.parameters
+    with telling(f"the regularizer '{name}' on {task.dataset}"):
+        for level in levels:
+            hyperparameters |= level.parameters
     sections = (experiment.training, task.data.training, task.network.training)
     training = _training([*sections, *(level.training for level in levels)], task.dataset, name)
     card = RunCard(

@@ -1,8 +1,36 @@
 """What a config may name and yet not mean: each refused in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from regbench.config import Experiment
 from regbench.errors import UserError, did_you_mean
 from regbench.manifest import AttackEntry, Run
+
+
+@contextmanager
+def telling(place: str) -> Iterator[None]:
+    """Put the place in the config, `datasets.mnist.models.lenet`, before what is refused there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"config: {place}: {str(error).removeprefix('config: ')}") from error
+
+
+def refuse_unjudged(experiment: Experiment) -> None:
+    """Refuse a data set without attacks, and attacks that no data set takes."""
+    own = {dataset: data.attacks is not None for dataset, data in experiment.datasets.items()}
+    for dataset, data in experiment.datasets.items():
+        if not (data.attacks if own[dataset] else experiment.attacks):
+            raise UserError(
+                f"config: {dataset} has no attacks to be judged by; give some under `attacks:` or"
+                f" datasets.{dataset}.attacks, at the least `white_box: {{clean: }}`"
+            )
+    if experiment.attacks and all(own.values()):
+        raise UserError(
+            "config: attacks: every data set has attacks of its own, so that these judge nothing;"
+            " drop them, or those of a data set"
+        )
 
 
 def refuse_twins(runs: list[Run]) -> None:

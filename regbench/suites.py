@@ -7,7 +7,7 @@ from regbench.config import Attack, Experiment, Suite, canonical
 from regbench.errors import UserError, did_you_mean
 from regbench.manifest import AttackEntry, Run
 from regbench.members import reference
-from regbench.refusals import refuse_equal_labels
+from regbench.refusals import refuse_equal_labels, telling
 
 SYMBOLS = {"epsilon": "ε"}
 
@@ -27,7 +27,8 @@ def resolve_suites(
     """
     data = experiment.datasets[dataset]
     entries: dict[str, AttackEntry] = {}
-    for suite, attacks in (data.attacks or experiment.attacks).items():
+    suites = experiment.attacks if data.attacks is None else data.attacks
+    for suite, attacks in suites.items():
         for entry in _entries(experiment, dataset, sources, suite, attacks):
             if entry.name in entries:
                 raise UserError(
@@ -59,9 +60,11 @@ def _entries(
             )
         source = sources[attack.source] if attack.source else None
         epsilon = data.epsilon if attack.epsilon is None else attack.epsilon
-        arguments = {**attack.parameters, "epsilon": epsilon}
+        with telling(f"the attack '{name}' on {dataset}"):
+            member = reference("attacks", attack.attack or name)
+            arguments = {**attack.parameters, "epsilon": epsilon}
         card = AttackCard(
-            attack=reference("attacks", attack.attack or name),
+            attack=member,
             arguments=arguments,
             images=attack.images or images,
             source=None if source is None else source.card,

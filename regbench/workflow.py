@@ -1,6 +1,7 @@
 """What the Snakefile asks: names, cards and code of each cell. Imports no torch."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from regbench.cards import DataCard, SuiteCard
 from regbench.check import STAMPS, claims, hold
+from regbench.config import IDENTIFIER
 from regbench.configfile import parse, read
 from regbench.errors import UserError, report
 from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
@@ -70,6 +72,9 @@ class Bench:
             hyperparameters: the values of its fields, unless the config sets others.
             cost: (hyperparameters, batch size) -> forward+backward passes per image and step.
         """
+        if not re.fullmatch(IDENTIFIER, name):
+            told = f"a rule declares '{name}'; a name is of letters, digits, '_', '.', '+' and '-'"
+            sys.exit(report(UserError(told)))
         if name in self._declared:
             sys.exit(report(UserError(f"two rules declare the regularizer '{name}'; rename one")))
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
@@ -198,7 +203,7 @@ class Bench:
     def gap(self) -> str:
         """The option of regbench.tables for the two attacks whose difference is a column."""
         pair = self.experiment.gap
-        return f"--gap {pair[0]} {pair[1]}" if pair else ""
+        return f"--gap {shlex.join(pair)}" if pair else ""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,9 @@ wildcard_constraints:
 
 
 # PATH's python may be another than Snakemake's.
-shell.prefix(f"set -euo pipefail; PATH='{Path(sys.executable).parent}':$PATH; ")
+shell.prefix(
+    f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+)
 
 RUN = "results/{dataset}/{model}/{regularizer}/{run}"
 REPORTS = bench.reports

@@ -1,11 +1,13 @@
 """The config: what is refused, and in which words."""
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from regbench.config import Experiment, number
 from regbench.configfile import parse, read
@@ -44,7 +46,7 @@ def config():
 def set_at(config, path, value):
     """Return a copy of `config` in which `path`, dotted, holds `value`."""
     changed = copy.deepcopy(config)
-    *parents, last = path.split(".")
+    *parents, last = path.split(".") if isinstance(path, str) else [path]
     at = changed
     for part in parents:
         at[part] = at.get(part) or {}
@@ -338,6 +340,59 @@ REFUSED = {
         "ask for the same training",
     ),
     "a path as a name": ("experiment", "../x", "'experiment'"),
+    "a crop of nothing but padding": (
+        "training.crop_padding",
+        10**9,
+        "'training.crop_padding': Input should be less than or equal to 256",
+    ),
+    "a parameter divided by zero": (
+        "regularizers",
+        {"sat_r1": {"weight": "1/0"}},
+        "the regularizer 'sat_r1' on digits: 'weight' is no value that a card can hold: '1/0'",
+    ),
+    "a fraction that is too large a number": (
+        "training.learning_rate",
+        "9" * 400 + "/1",
+        "'training.learning_rate': Input should be a finite number",
+    ),
+    "a whole number that is too large": (
+        "regularizers",
+        {"sat_r1": {"weight": 10**400}},
+        "'weight' is no value that a card can hold",
+    ),
+    "a date for a number": (
+        "attacks.white_box.fgsm",
+        {"decay": datetime.date(2020, 1, 1)},
+        "the attack 'fgsm' on digits: 'decay' is no value that a card can hold",
+    ),
+    "a network that is no reference": (
+        "datasets.digits.models",
+        {"small_cnn": {"model": "package.module:"}},
+        "expected the name of a file there, or package.module:Class, got 'package.module:'",
+    ),
+    "regularizers of a source": (
+        "datasets.digits.sources",
+        {"a": {"model": "model_a", "regularizers": {"natural": None}}},
+        "datasets.digits.sources.a sets 'regularizers'",
+    ),
+    "no attack": ("attacks", {}, "digits has no attacks to be judged by"),
+    "no attack on a data set": ("datasets.digits.attacks", {}, "digits has no attacks"),
+    "attacks for no data set": (
+        "datasets.digits.attacks",
+        {"white_box": {"clean": None}},
+        "attacks: every data set has attacks of its own",
+    ),
+    "a data root that no system takes": ("data_root", "a\0b", "'data_root'"),
+    "a key that is no text": (
+        True,
+        1,
+        "config: the key True is no text; if it is meant, put it in quotes",
+    ),
+    "a name of two lines": (
+        "regularizers",
+        {"natural": None, "a\nb": None},
+        "a name under 'regularizers': String should match pattern",
+    ),
     "a list for a mapping": ("regularizers", ["natural"], "'regularizers'"),
 }
 
@@ -373,7 +428,33 @@ def test_equal_keys_are_refused(tmp_path):
         read(file)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "\x00"])
+@pytest.mark.parametrize("written", ["017", "1:30"])
+def test_a_number_that_is_not_what_it_looks_like_is_refused(tmp_path, written):
+    file = tmp_path / "octal.yaml"
+    file.write_text(f"seeds:\n- {written}\n")
+    with pytest.raises(UserError, match=f"'{written}', line 2, is [0-9]+ in YAML"):
+        read(file)
+
+
+@pytest.mark.parametrize("written", ["0", "10", "0x1F", "1_000", "-3", "1:30:x"])
+def test_other_numbers_are_read(tmp_path, written):
+    file = tmp_path / "number.yaml"
+    file.write_text(f"a: {written}\n")
+    assert read(file) == yaml.safe_load(f"a: {written}")
+
+
+BAD = [
+    "a: [",
+    "- 1\n- 2\n",
+    "\x00",
+    "a: !!int x",
+    "a: 2020-13-45",
+    "a: " + "[" * 2_000,
+    "a: " + "9" * 5_000,
+]
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:16])
 def test_what_is_no_mapping_is_refused(tmp_path, text):
     file = tmp_path / "bad.yaml"
     file.write_text(text)
@@ -398,6 +479,25 @@ def test_the_schema_file_accepts_the_configs(path):
     schema = json.loads((ROOT / "config/schema.json").read_text())
     assert jsonschema.Draft202012Validator(schema).is_valid(read(path))
     assert not jsonschema.Draft202012Validator(schema).is_valid({**read(path), "sedes": [1]})
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("two\nlines\t of  it", "two lines of it"),
+        ("a\x1b[31m\x00\ud800", r"a\x1b[31m\x00\ud800"),
+        ("ε ≤ 1", "ε ≤ 1"),
+    ],
+)
+def test_a_refusal_is_one_line_that_a_terminal_can_show(message, line):
+    assert str(UserError(message)) == line
+
+
+def test_a_long_refusal_keeps_its_beginning_and_its_end():
+    line = str(UserError("first " + "x" * 100_000 + " last"))
+    assert line.startswith("first x")
+    assert line.endswith("x last")
+    assert len(line) <= 1_000
 
 
 def test_did_you_mean_lists_what_is_known():

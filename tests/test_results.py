@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 
@@ -16,6 +17,7 @@ from regbench.figures import look
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
 from regbench.rows import Rows, load, over_seeds, results
+from regbench.seals import write_table
 from regbench.summary import reading, summary
 from regbench.tables import accuracy, latex, percent
 
@@ -221,7 +223,8 @@ def test_each_figure_bears_what_did_not_fit_in_memory(rows, name):
 def test_rows_from_before_a_column_are_read(rows, tmp_path):
     old = rows._replace(evaluations=rows.evaluations.drop(columns="status"))
     for name, frame in zip(Rows._fields, old, strict=True):
-        frame.to_parquet(tmp_path / f"{name}.parquet")
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        write_table(tmp_path / f"{name}.parquet", table, {"rows": len(frame)})
     known = load(tmp_path)
     assert known.verdicts["fooled_by"].isna().all()
     assert set(known.evaluations["status"]) == {"ok"}
