@@ -70,6 +70,24 @@ def results(rows: Rows) -> pd.DataFrame:
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
+def failures(results: pd.DataFrame) -> list[str]:
+    """Return each training and each attack that went wrong, and how, one line each.
+
+    Args:
+        results: of `results`.
+    """
+    trainings = results.drop_duplicates([*CELL, "seed"])
+    trained = trainings[trainings["status"] != "ok"]
+    attacked = results[results["attack_status"] != "ok"]
+    return [
+        *(f"{row.method}, seed {row.seed}: {row.status}" for row in trained.itertuples()),
+        *(
+            f"{row.method}, seed {row.seed}, {row.label}: {row.attack_status}"
+            for row in attacked.itertuples()
+        ),
+    ]
+
+
 def unswept(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the attacks that stand for themselves: the points of a sweep left out."""
     return table[table["sweep"].isna()]
@@ -87,6 +105,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),
         seeds=("accuracy", "count"),
+        broken=("status", lambda status: int((status != "ok").sum())),
         failed=("failure", "count"),
         failure=("failure", "first"),
         n=("n", "max"),

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from regbench.doubts import LEVEL, NONE, RULES
-from regbench.rows import Rows, unswept
+from regbench.rows import Rows, failures, unswept
 
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation
@@ -128,15 +128,7 @@ def origin(rows: Rows) -> str:
 
 def notes(tidy: pd.DataFrame) -> str:
     """Return failed runs and the attacks' warnings as a list, or that there are none."""
-    lines = [
-        f"* {row.method}, seed {row.seed}: {row.status}"
-        for row in tidy.drop_duplicates(["dataset", "model", "regularizer", "seed"]).itertuples()
-        if row.status != "ok"
-    ]
-    lines += [
-        f"* {row.method}, seed {row.seed}, {row.label}: {row.attack_status}"
-        for row in tidy[tidy["attack_status"] != "ok"].itertuples()
-    ]
+    lines = [f"* {line}" for line in failures(tidy)]
     warned = tidy[tidy["warnings"] != ""]
     lines += [
         f"* {row.method}, seed {row.seed}, {row.label}: {row.warnings}"

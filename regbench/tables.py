@@ -14,6 +14,14 @@ from regbench.summary import MARK, markdown, summary
 
 Gap = tuple[str, str]
 
+TEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "_%&#${}"},
+        "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}",
+        "±": r"$\pm$", "−": "$-$", MARK: r"$^\dagger$",
+    }
+)  # fmt: skip
+
 
 def accuracy(
     means: pd.DataFrame, gap: Gap | None = None, doubts: pd.DataFrame = NONE
@@ -48,7 +56,7 @@ def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame)
     whole = means.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
-    table["seeds"] = whole["seeds"].max()
+    table["seeds"] = whole[["seeds", "broken"]].max().apply(_seeds, axis=1)
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
@@ -58,6 +66,11 @@ def _with_count(means: pd.DataFrame) -> pd.Series:
     fewer = (count > 0) & (count < count.max())
     counted = means["label"] + " (n = " + count.astype(str) + ")"
     return means["label"].where(~fewer, counted)
+
+
+def _seeds(row: pd.Series) -> str:
+    broken = f" ({row['broken']} failed)" if row["broken"] else ""
+    return f"{row['seeds']}{broken}"
 
 
 def cell(row: pd.Series) -> str:
@@ -81,15 +94,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("±", r"$\pm$"),
-        ("−", "$-$"),
-        (MARK, r"$^\dagger$"),
-    ):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(TEX)
 
 
 def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:

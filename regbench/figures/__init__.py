@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
+NOTES = 4
+"""Lines below a figure."""
+
 
 def look() -> None:
     """Set the style that all figures share: print size, colour-blind safe colours, white ground."""
@@ -21,6 +24,7 @@ def look() -> None:
     mpl.rcParams["savefig.bbox"] = "tight"
     mpl.rcParams["svg.hashsalt"] = "regbench"  # the same rows give the same file
     mpl.rcParams["pdf.fonttype"] = 42
+    mpl.rcParams["text.parse_math"] = False  # a label may hold a $
 
 
 def colours(methods: Iterable[str]) -> dict[str, tuple[float, float, float]]:
@@ -39,6 +43,12 @@ def markers(methods: Iterable[str]) -> dict[str, str]:
 def task(table: pd.DataFrame) -> pd.Series:
     """Return `data set, network` for each row: what a panel is of."""
     return table["dataset"].astype(str) + ", " + table["model"].astype(str)
+
+
+def footnote(figure: Figure, lines: list[str]) -> None:
+    """Write lines below the figure, not all if they are many."""
+    few = lines[:NOTES] + [f"and {len(lines) - NOTES} more: see summary.md"] * (len(lines) > NOTES)
+    figure.text(0.01, -0.02, "\n".join(few), va="top", fontsize="small")
 
 
 def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:

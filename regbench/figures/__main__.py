@@ -7,8 +7,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 from regbench.errors import program
-from regbench.figures import look
+from regbench.figures import footnote, look
 from regbench.members import load, names
+from regbench.rows import failures, results
 from regbench.rows import load as load_rows
 
 
@@ -23,9 +24,11 @@ def main() -> None:
     mpl.use("Agg")
     look()
     rows = load_rows(folder)
+    wrong = failures(results(rows))
     (folder / "figures").mkdir(exist_ok=True)
     for name in names("figures"):
         figure = load(f"regbench.figures.{name}")(rows)
+        footnote(figure, wrong)
         for ending in ("png", "pdf"):
             figure.savefig(folder / "figures" / f"{name}.{ending}", dpi=150)
 
