@@ -147,7 +147,17 @@ def test_a_full_disk_stops_no_training(tmp_path, monkeypatch, capsys):
 
 # --- real processes -------------------------------------------------------------------------------
 
-PROGRAM = "import regbench.keeper as k; k.INTERVAL = 0.0; from regbench.train import main; main()"
+PROGRAM = """
+import resource, sys
+import regbench.keeper
+from regbench.errors import program
+from regbench.train import main
+regbench.keeper.INTERVAL = 0.0
+full = sys.argv.pop()
+if full == "full":  # what a disk with room for so many bytes does to each file
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+program(main)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +174,11 @@ def digits(tmp_path_factory):
     return folder
 
 
-def start(digits: Path, out: Path) -> subprocess.Popen:
+def start(digits: Path, out: Path, disk: str = "with room") -> subprocess.Popen:
     command = [sys.executable, "-c", PROGRAM, digits / "card.json", "--data", digits / "data"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, "--out", out], env=environment, stderr=subprocess.PIPE, text=True
+        [*command, "--out", out, disk], env=environment, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -376,6 +386,24 @@ def test_a_suite_goes_on_when_an_attack_does_not_fit_in_memory(cut, monkeypatch,
     assert "pgd: out of memory" in heard.out
     assert "torch.OutOfMemoryError: CUDA out of memory." in heard.err
     assert "in forward" in heard.err, "the traceback is kept"
+
+
+def test_a_full_disk_is_one_line_and_the_next_try_leaves_the_same_bytes(
+    digits, uninterrupted, tmp_path
+):
+    process = start(digits, tmp_path, "full")
+    _, told = process.communicate()
+    assert process.returncode == 1, told
+    *kept, last = told.splitlines()
+    assert last.startswith("regbench: error: cannot write")
+    assert any("the state could not be kept" in line for line in kept)
+    assert "Traceback" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+    again = start(digits, tmp_path)
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    for name, content in uninterrupted.items():
+        assert (tmp_path / name).read_bytes() == content
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -313,6 +313,41 @@ def test_a_loss_from_outside_the_repository(copy, tmp_path):
     assert jobs["train_outside"] == 1
 
 
+FAILS_ONCE = """
+    def __call__(self, step: Step) -> Objective:
+        from pathlib import Path
+        if not Path("passed").exists():
+            Path("passed").touch()
+            raise RuntimeError("the machine failed, this once")
+"""
+
+
+def test_a_failure_that_passes_is_tried_again(copy):
+    head = "\n    def __call__(self, step: Step) -> Objective:\n"
+    source = (ROOT / "regbench/regularizers/natural.py").read_text()
+    assert head in source
+    (copy.folder / "regbench/regularizers/flaky.py").write_text(source.replace(head, FAILS_ONCE))
+    rule = (ROOT / "rules/regularizers/natural.smk").read_text()
+    file = copy.folder / "rules/regularizers/flaky.smk"
+    file.write_text(rule.replace("natural", "flaky"))
+    data = {**TINY["datasets"]["digits"], "sources": {}}
+    attacks = {"white_box": {"clean": {"images": 50}, "fgsm": {"images": 50}}}
+    copy.configure(
+        {
+            **TINY, "experiment": "flaky", "regularizers": {"flaky": None}, "attacks": attacks,
+            "datasets": {"digits": data}, "gap": None,
+        }
+    )  # fmt: skip
+    try:
+        done = copy.snakemake()
+    finally:
+        file.unlink()
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert (copy.folder / "passed").exists()
+    assert "the machine failed, this once" in told
+
+
 MISTAKES = {
     "data set": ({"datasets": {"digit": TINY["datasets"]["digits"]}}, "did you mean 'digits'?"),
     "hyperparameter": (

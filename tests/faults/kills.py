@@ -51,6 +51,8 @@ CLOCKS = ("seconds", "train_seconds", "peak_memory")
 
 STAGES = ("regbench.train", "regbench.train", "regbench.attack", "regbench.attack",
           "regbench.forecast", "regbench.collect")  # fmt: skip
+RETRIED = {"regbench.prepare", "regbench.train", "regbench.attack", "regbench.collect"}
+"""Jobs that Snakemake itself starts again when they are killed."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,9 @@ def survive(bench: Bench, kills: int, seed: int) -> Iterator[str]:
             stages = kill(bench, process, drawn, chance)
             done += 1
             yield f"{done}: {drawn.number.name} to {drawn.target} during {stages}"
-            if drawn.target == "a job":
-                if process.wait(600):
-                    raise SystemExit(f"the rest did not go on; see {bench.folder}/log") from None
-            else:
-                process.wait(60)
+            ended = process.wait(600)
+            if ended and drawn.target == "a job" and stages in RETRIED:
+                raise SystemExit(f"the rest did not go on; see {bench.folder}/log") from None
         else:
             if process.returncode:
                 raise SystemExit(f"it did not go on; see {bench.folder}/log")
