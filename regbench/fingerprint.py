@@ -11,13 +11,10 @@ from regbench.members import source
 
 DATA = ("regbench.prepare",)
 TRAINING = ("regbench.network", "regbench.training", "regbench.device")
-ATTACKING = ("regbench.attack", "regbench.device")
+ATTACKING = ("regbench.trial", "regbench.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""
 
-NEUTRAL = {
-    f"regbench.{name}"
-    for name in ("errors", "fingerprint", "lease", "locks", "memory", "provenance", "seals")
-}
+NEUTRAL = {f"regbench.{name}" for name in ("errors", "fingerprint", "locks", "provenance", "seals")}
 """What is told of a number, without deciding it."""
 
 

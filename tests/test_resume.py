@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from regbench import attack
 from regbench import keeper as keeping
-from regbench.attack import Trial, asked
+from regbench import trial as trials
+from regbench.attack import asked
 from regbench.cards import AttackCard, DataCard, RunCard, SuiteCard
 from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
@@ -23,6 +23,7 @@ from regbench.parts import Parts
 from regbench.prepare import Split, open_data, prepare
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.training import Trained, fit
+from regbench.trial import Trial
 
 STEPS = 3 * 4  # epochs, steps of an epoch
 
@@ -283,7 +284,7 @@ def cut(digits, uninterrupted_run, tmp_path, monkeypatch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)).requires_grad_(False)
     wanted = 20 * torch.eye(10)[y] - 2
     model[1].weight.copy_(torch.linalg.lstsq(x.flatten(1), wanted).solution.T)
-    monkeypatch.setattr(attack, "trained", lambda *given: model.eval())
+    monkeypatch.setattr(trials, "trained", lambda *given: model.eval())
 
     def trial(attacks=CUT, parts=True):
         card = SuiteCard(attacks=attacks, checkpoint="best", split="test", batch_size=16, seed=0)
@@ -376,8 +377,8 @@ def test_a_suite_goes_on_when_an_attack_does_not_fit_in_memory(cut, monkeypatch,
     clean = AttackCard(
         attack="regbench.attacks.clean", arguments={"epsilon": 0.0}, images=10, pieces=2
     )
-    trained = attack.trained
-    monkeypatch.setattr(attack, "trained", lambda *given: Full(trained(*given)))
+    trained = trials.trained
+    monkeypatch.setattr(trials, "trained", lambda *given: Full(trained(*given)))
     table, told = cut({"pgd": CUT["pgd"], "clean": clean}).table()
     status = {name: one["status"] for name, one in told["attacks"].items()}
     assert status == {"pgd": "out of memory", "clean": "ok"}
