@@ -12,7 +12,7 @@ or wrong (0), or the difference of two of these (-1, 0 or 1).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,10 +77,16 @@ class Judged:
 
     def scores(self, regularizer: str, reference: str | None = None) -> Scores:
         """Return a method's scores, minus those of a reference: images and seeds of both."""
-        mine = self.correct[regularizer]
+        mine = pd.DataFrame(self.correct[regularizer])
         if reference is not None:
             mine = mine.sub(self.correct[reference]).dropna(axis=1, how="all")
         return mine.dropna().to_numpy(np.int64)
+
+    @property
+    def best(self) -> str:
+        """The regularizer of the highest mean accuracy."""
+        means = {name: self.scores(name).mean() for name in self.methods}
+        return max(means, key=lambda name: means[name])
 
 
 class Interval(NamedTuple):
@@ -115,7 +121,7 @@ def judged(rows: Rows) -> list[Judged]:
 
 def _judged(key: tuple[str, str, str], label: str, verdicts: pd.DataFrame) -> Judged:
     trained = verdicts.groupby(["regularizer", "method", "seed"], observed=True)
-    columns: dict[tuple[str, int], pd.Series] = {}
+    columns: dict[tuple[str, Hashable], pd.Series] = {}
     methods: dict[str, str] = {}
     for (regularizer, method, seed), part in trained:
         methods[str(regularizer)] = str(method)
@@ -200,7 +206,7 @@ def leaders(tables: Sequence[Judged]) -> set[Cell]:
     return {
         (one.dataset, one.model, regularizer, one.attack)
         for one in tables
-        for best in [max(one.methods, key=lambda name, one=one: one.correct[name].mean().mean())]
+        for best in [one.best]
         for regularizer in one.methods
         if regularizer == best or _level(one.scores(regularizer, best))
     }
@@ -313,11 +319,11 @@ def _draws(scores: Scores, lowest: int) -> NDArray[np.float64]:
     sums = np.arange(lowest * seeds, seeds + 1)
     counts = np.bincount(scores.sum(1) - lowest * seeds, minlength=len(sums))
     # to weight images is to weight the few values that their sums have
-    draws = generator.dirichlet(counts + 1 / len(sums), DRAWS) @ sums / seeds
+    draws: NDArray[np.float64] = generator.dirichlet(counts + 1 / len(sums), DRAWS) @ sums / seeds
     if seeds > 1:
         error = scores.mean(0).std(ddof=1) / math.sqrt(seeds)
         draws += error * generator.standard_t(seeds - 1, DRAWS)
-    return np.clip(draws, lowest, 1)
+    return draws.clip(lowest, 1)
 
 
 def verdict(low: float, high: float, margin: float) -> str:

@@ -1,7 +1,7 @@
 """The accuracy table as LaTeX: booktabs, the best in bold, notes below; every text escaped."""
 
 import json
-from collections.abc import Set
+from collections.abc import Hashable, Mapping, Set
 from typing import Any
 
 import pandas as pd
@@ -48,17 +48,24 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
     """
     once = [name for name in ("model", "seeds") if table[name].nunique() == 1]
     text = table.drop(columns=["dataset", "train (s)", *once]).astype(str).map(_tex)
-    for row in cells.itertuples():
-        if (row.dataset, row.model, row.regularizer, row.attack) in bold:
-            at = (table["model"] == row.model) & (table["method"] == row.method)
-            text.loc[at, row.column] = r"\textbf{" + text.loc[at, row.column] + "}"
-    headers = {column: _tex(column) for column in text}
+    best = {
+        (row.model, row.method, row.column)
+        for row in cells.itertuples()
+        if (row.dataset, row.model, row.regularizer, row.attack) in bold
+    }
+    for column in cells["column"].unique():
+        rows = zip(table["model"], table["method"], text[column], strict=True)
+        text[column] = [
+            rf"\textbf{{{words}}}" if (model, method, column) in best else words
+            for model, method, words in rows
+        ]
+    headers = {column: _tex(column) for column in map(str, text)}
     notes = [_protocol(table, cells, once), BOLD, PASSES]
     notes += [DOUBT] if cells["cell"].str.contains(MARK).any() else []
     attacks = cells.sort_values("attack").drop_duplicates("attack").to_dict("records")
-    told = [(row, words) for row in attacks if (words := _attack(row, cells))]
-    for number, (row, words) in enumerate(told, start=1):
-        headers[row["column"]] = f"{_tex(row['label'])}$^{{{number}}}$"
+    told = [(one, words) for one in attacks if (words := _attack(one, cells))]
+    for number, (one, words) in enumerate(told, start=1):
+        headers[one["column"]] = f"{_tex(one['label'])}$^{{{number}}}$"
         notes.append(f"({number}) {words}.")
     return "\n".join(
         [
@@ -93,7 +100,7 @@ def _radius(cells: pd.DataFrame) -> float:
     return float(cells["epsilon"].mode().iloc[0])
 
 
-def _attack(row: dict[str, Any], cells: pd.DataFrame) -> str:
+def _attack(row: Mapping[Hashable, Any], cells: pd.DataFrame) -> str:
     """An attack's parameters, or nothing where its name says all."""
     arguments = json.loads(row["arguments"])
     usual = {"epsilon": _radius(cells), "restarts": 1}

@@ -1,5 +1,6 @@
 """The first page of a report: the table, how to read it, and where its numbers come from."""
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -162,7 +163,7 @@ def differences(compared: pd.DataFrame, rows: Rows) -> str:
     return f"{told}\n\n{markdown([table])}"
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: Mapping[Hashable, Any]) -> str:
     if row["seeds"] == 0:
         return "no seed in common"
     middle, low, high = (f"{100 * row[name]:+.1f}" for name in ("difference", "low", "high"))

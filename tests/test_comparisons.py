@@ -118,7 +118,7 @@ def test_of_one_seed_the_interval_of_an_accuracy_is_jeffreys(hits, count):
     low, high = beta.ppf([0.025, 0.975], hits + 0.5, count - hits + 0.5)
     low, high = (0 if hits == 0 else low), (1 if hits == count else high)
     width = high - low
-    assert (about.low, about.high) == pytest.approx((low, high), abs=0.04 * width)
+    assert (about.low, about.high) == pytest.approx((low, high), abs=0.06 * width)
     assert about.low <= about.low_90 <= about.value <= about.high_90 <= about.high
 
 
@@ -199,7 +199,7 @@ def test_at_the_margin_itself_on_par_is_claimed_at_the_level():
 
 
 def test_a_planted_difference_is_found_and_none_is_not():
-    one = planted(natural=0.5, fgsm_at=0.5, pgd_at=0.7, mine=0.7)
+    one = planted(images=4000, seeds=5, natural=0.5, fgsm_at=0.5, pgd_at=0.7, mine=0.7)
     table = comparisons([one], REFERENCES).set_index(["regularizer", "reference"])
     for pair, expected in {
         ("natural", "fgsm_at"): 0.0, ("natural", "pgd_at"): -0.2, ("fgsm_at", "pgd_at"): -0.2,
