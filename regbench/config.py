@@ -108,6 +108,7 @@ Seeds = Annotated[
     _each_once("seed {} is given twice; each seed is one training"),
 ]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
+References = Annotated[list[Name], _each_once("'{}' is given twice; each method is one reference")]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reference = Annotated[str, AfterValidator(_reference)]
 
@@ -276,6 +277,14 @@ class Experiment(Section):
     attacks: Suites = {}
     gap: tuple[Name, Name] | None = Field(
         None, description="two attacks; accuracy under the first minus the second is a column"
+    )
+    references: References | None = Field(
+        None,
+        description="regularizers that each method is compared with, image by image; none given:"
+        " fgsm_at and pgd_at, as far as they are among them",
+    )
+    margin: Annotated[float, Field(gt=0, le=100, strict=True), WRITTEN] = Field(
+        5.0, description="percentage points within which two methods are on par"
     )
     datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
 

@@ -35,6 +35,7 @@ from regbench.refusals import (
     refuse_twins,
     refuse_unjudged,
     refuse_unknown_gap,
+    refuse_unknown_references,
     telling,
 )
 from regbench.suites import resolve_suites
@@ -88,6 +89,7 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         UserError: a name that nothing declares, or two entries that ask for the same training.
     """
     refuse_unjudged(experiment)
+    refuse_unknown_references(experiment)
     runs: list[Run] = []
     sources: list[Run] = []
     attacks: dict[str, tuple[AttackEntry, ...]] = {}

@@ -59,6 +59,16 @@ def refuse_unknown_gap(experiment: Experiment, attacks: dict[str, tuple[AttackEn
                 )
 
 
+def refuse_unknown_references(experiment: Experiment) -> None:
+    """Refuse a reference that is no entry of `regularizers:`."""
+    for name in experiment.references or ():
+        if name not in experiment.regularizers:
+            raise UserError(
+                f"config: references names '{name}', which `regularizers:` does not choose"
+                f"{did_you_mean(name, experiment.regularizers)}"
+            )
+
+
 def refuse_equal_labels(what: str, labels: dict[str, str]) -> None:
     """Refuse two names with one label, which tables and figures would mix."""
     owners: dict[str, str] = {}

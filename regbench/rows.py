@@ -9,7 +9,9 @@ from statsmodels.stats.proportion import proportion_confint
 from regbench.seals import read_table
 
 CELL = ["dataset", "model", "regularizer", "method"]
-SHARED = ["rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family"]
+SHARED = [
+    "rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family", "split",
+]  # fmt: skip
 """What the seeds of a method, under one attack, have in common."""
 
 LATER: dict[str, dict[str, str | None]] = {

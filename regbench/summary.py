@@ -1,7 +1,12 @@
 """The first page of a report: the table, how to read it, and where its numbers come from."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
+from regbench.comparisons import NONE as NOT_COMPARED
+from regbench.comparisons import strongest
 from regbench.doubts import LEVEL, NONE, RULES
 from regbench.rows import Rows, failures, unswept
 
@@ -38,12 +43,31 @@ of one attack. Where there is nothing to compare, a rule is silent. A broken rul
 it is a reason to look before the number is quoted."""
 
 
+COMPARED = """\
+Each method minus a reference, in percentage points, on the same images and seeds, under the
+strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` each accuracy.
+
+* `difference` with its 95 % interval over seeds and images together: where it may lie with other
+  trainings and other images. An interval that includes 0 does not tell the methods apart.
+* `p`: the exact paired test (McNemar's, for several seeds at once) of whether *these* networks
+  differ on images of this kind, Holm-corrected over {count} comparisons. It is silent about
+  retraining: a small p beside an interval around 0 says that the networks differ, not the methods.
+* `verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
+  one-sided tests at 5 %); `not below`: it rules out only being worse by more than the margin;
+  `below`, `above`: beyond it; `open`: too wide to say."""
+
+ONE_SEED = """
+
+One seed: the interval is over images alone; another training may differ by more."""
+
+
 def summary(
     rows: Rows,
     tidy: pd.DataFrame,
     tables: list[pd.DataFrame],
     beside: pd.DataFrame,
     doubts: pd.DataFrame = NONE,
+    compared: pd.DataFrame = NOT_COMPARED,
 ) -> str:
     """Return the page as Markdown.
 
@@ -53,12 +77,15 @@ def summary(
         tables: of `regbench.tables.accuracy`.
         beside: of `regbench.published.compare`.
         doubts: of `regbench.doubts.doubts`.
+        compared: of `regbench.comparisons.comparisons`.
     """
     shown = markdown(tables)
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
         MARKED * (MARK in shown) + reading(tidy),
+        "## Is the difference real?",
+        differences(compared, rows),
         "## Doubts",
         f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
@@ -112,6 +139,42 @@ def doubted(doubts: pd.DataFrame, tidy: pd.DataFrame) -> str:
             told = f"**{rule.name}.** What should hold: {rule.definition} ({rule.source})."
             parts.append("\n".join([told, "", *lines]))
     return "\n\n".join(parts) or "None."
+
+
+def differences(compared: pd.DataFrame, rows: Rows) -> str:
+    """Return what `comparisons.csv` says of the strongest attack, or that there is nothing."""
+    attacks = strongest(rows) if len(compared) else {}
+    shown = compared[compared["attack"] == compared["dataset"].map(attacks)]
+    if shown.empty:
+        return "There is no reference method to compare with."
+    alone = shown["seeds"].eq(1).any()
+    told = COMPARED.format(
+        count=compared["p"].notna().sum(), margin=100 * shown["margin"].iloc[0]
+    ) + (ONE_SEED * bool(alone))
+    table = pd.DataFrame(
+        {
+            **{name: shown[name] for name in ("dataset", "model", "method", "against")},
+            "attack": shown["label"],
+            "difference": [_difference(row) for row in shown.to_dict("records")],
+            "p": [_chance(p) for p in shown["p_holm"]],
+            "verdict": shown["verdict"],
+        }
+    )
+    return f"{told}\n\n{markdown([table])}"
+
+
+def _difference(row: Mapping[Hashable, Any]) -> str:
+    if row["seeds"] == 0:
+        return "no seed in common"
+    middle, low, high = (f"{100 * row[name]:+.1f}" for name in ("difference", "low", "high"))
+    alone = " (one seed)" if row["seeds"] == 1 else ""
+    return f"{middle} [{low}, {high}]{alone}".replace("-", "−")
+
+
+def _chance(p: float) -> str:
+    if pd.isna(p):
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def origin(rows: Rows) -> str:

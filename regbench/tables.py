@@ -1,26 +1,28 @@
-"""Stage 5a: rows -> results, accuracy, published, doubts (.csv; .md, .tex) and summary.md."""
+"""Stage 5a: rows -> results, accuracy, intervals, comparisons, published, doubts and summary.md."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
 
+from regbench.comparisons import (
+    MARGIN,
+    REFERENCES,
+    comparisons,
+    intervals,
+    judged,
+    leaders,
+    references_of,
+)
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
+from regbench.latex import latex
 from regbench.published import NOTHING, compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, load, over_seeds, results, unswept
 from regbench.summary import MARK, markdown, summary
 
 Gap = tuple[str, str]
-
-TEX = str.maketrans(
-    {
-        **{character: "\\" + character for character in "_%&#${}"},
-        "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}",
-        "±": r"$\pm$", "−": "$-$", MARK: r"$^\dagger$",
-    }
-)  # fmt: skip
 
 
 def accuracy(
@@ -39,18 +41,25 @@ def accuracy(
     Raises:
         UserError: `gap` names an attack that there is not.
     """
+    return {dataset: _of_one_data_set(part, gap) for dataset, part in cells(means, doubts).items()}
+
+
+def cells(means: pd.DataFrame, doubts: pd.DataFrame = NONE) -> dict[str, pd.DataFrame]:
+    """Return, for each data set, what stands where in its table: `cell` as text, by `column`."""
     return {
-        str(dataset): _of_one_data_set(part, gap, doubts)
+        str(dataset): part.assign(column=_with_count(part), cell=_texts(part, doubts))
         for dataset, part in unswept(means).groupby("dataset", observed=True)
     }
 
 
-def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame) -> pd.DataFrame:
-    means = means.assign(label=_with_count(means))
+def _texts(means: pd.DataFrame, doubts: pd.DataFrame) -> list[str]:
     told = zip(means.iterrows(), flags(means, doubts), strict=True)
-    cells = means.assign(cell=[cell(row) + MARK * bool(flag) for (_, row), flag in told])
-    attacks = means.sort_values("attack")["label"].unique()
-    table = cells.pivot(index=CELL, columns="label", values="cell")[attacks].fillna("–")
+    return [cell(row) + MARK * bool(flag) for (_, row), flag in told]
+
+
+def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
+    attacks = means.sort_values("attack")["column"].unique()
+    table = means.pivot(index=CELL, columns="column", values="cell")[attacks].fillna("–")
     if gap is not None:
         table = table.join(_gap(means, gap))
     whole = means.groupby(CELL, observed=True)
@@ -87,16 +96,6 @@ def percent(mean: float, sd: float) -> str:
     return f"{100 * mean:.1f}" if pd.isna(sd) else f"{100 * mean:.1f} ± {100 * sd:.1f}"
 
 
-def latex(table: pd.DataFrame) -> str:
-    """Return the accuracy table as a tabular for booktabs."""
-    text = table.astype(str).map(_tex).rename(columns=_tex)
-    return text.style.hide(axis="index").to_latex(hrules=True)
-
-
-def _tex(text: str) -> str:
-    return text.translate(TEX)
-
-
 def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
     labels = means.drop_duplicates("attack").set_index("attack")["label"]
     for name in gap:
@@ -110,6 +109,46 @@ def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
 
 def main() -> None:
     """Read the command line and write the tables beside the rows."""
+    arguments = _parser().parse_args()
+    folder, rows, gap = arguments.folder, load(arguments.folder), arguments.gap
+    references = references_of(rows, arguments.references)
+    broken = doubts(rows)
+    tidy = results(rows)
+    tidy = tidy.assign(flags=flags(tidy, broken))
+    means = over_seeds(tidy)
+    white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
+    printed = [
+        (table, cells(part, broken)[dataset])
+        for part, pair in ((white_box, gap), (transferred, None))
+        for dataset, table in accuracy(part, pair, broken).items()
+    ]
+    tables = [table for table, _ in printed]
+    trained = judged(rows)
+    compared = comparisons(trained, references, arguments.margin / 100)
+    known = load_published(arguments.published) if arguments.published else NOTHING
+    beside = compare(known, means)
+    stored = {
+        "results": tidy,
+        "accuracy": pd.concat(accuracy(means, gap, broken).values()),
+        "intervals": intervals(trained),
+        "comparisons": compared,
+        "published": beside,
+        "doubts": broken,
+    }
+    bold = leaders(trained)
+    texts = {
+        "accuracy.md": markdown(tables) + "\n",
+        "accuracy.tex": "\n".join(latex(table, part, bold) for table, part in printed),
+        "published.md": markdown([beside]) + "\n",
+        "summary.md": summary(rows, tidy, tables, beside, broken, compared),
+    }
+    for name, table in stored.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m regbench.tables", description=__doc__)
     parser.add_argument(
         "folder", type=Path, help="the report's folder, with regbench.collect's rows"
@@ -120,29 +159,15 @@ def main() -> None:
     parser.add_argument(
         "--published", type=Path, help="published numbers to stand beside, a YAML file"
     )
-    arguments = parser.parse_args()
-    folder, rows = arguments.folder, load(arguments.folder)
-    broken = doubts(rows)
-    tidy = results(rows)
-    tidy = tidy.assign(flags=flags(tidy, broken))
-    means = over_seeds(tidy)
-    white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
-    tables = [
-        *accuracy(white_box, arguments.gap, broken).values(),
-        *accuracy(transferred, doubts=broken).values(),
-    ]
-    every = accuracy(means, arguments.gap, broken).values()
-    known = load_published(arguments.published) if arguments.published else NOTHING
-    beside = compare(known, means)
-    tidy.to_csv(folder / "results.csv", index=False)
-    pd.concat(every).to_csv(folder / "accuracy.csv", index=False)
-    (folder / "accuracy.md").write_text(markdown(tables) + "\n", encoding="utf-8")
-    (folder / "accuracy.tex").write_text("\n".join(map(latex, tables)), encoding="utf-8")
-    beside.to_csv(folder / "published.csv", index=False)
-    (folder / "published.md").write_text(markdown([beside]) + "\n", encoding="utf-8")
-    broken.to_csv(folder / "doubts.csv", index=False)
-    page = summary(rows, tidy, tables, beside, broken)
-    (folder / "summary.md").write_text(page, encoding="utf-8")
+    parser.add_argument(
+        "--references", nargs="*", metavar="REGULARIZER",
+        help=f"compare each method with these; else with {' and '.join(REFERENCES)}, if there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
+        help="percentage points within which two methods are on par",
+    )  # fmt: skip
+    return parser
 
 
 if __name__ == "__main__":

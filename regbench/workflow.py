@@ -206,6 +206,13 @@ class Bench:
         return f"--gap {shlex.join(pair)}" if pair else ""
 
     @property
+    def comparing(self) -> str:
+        """The options of regbench.tables for what methods are compared with, and how closely."""
+        margin, references = self.experiment.margin, self.experiment.references
+        chosen = "" if references is None else f" --references {shlex.join(references)}"
+        return f"--margin {margin}{chosen}"
+
+    @property
     def name(self) -> str:
         """The experiment's name."""
         return self.experiment.experiment

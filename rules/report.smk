@@ -10,6 +10,8 @@ TABLES = expand(
         "published.csv",
         "results.csv",
         "doubts.csv",
+        "intervals.csv",
+        "comparisons.csv",
         "accuracy.md",
         "accuracy.tex",
         "published.md",
@@ -24,20 +26,21 @@ rule tables:
         published=PUBLISHED,
     output:
         report(
-            TABLES[:5],
+            TABLES[:7],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[5:],
+        TABLES[7:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True
     params:
         folder=lambda wildcards, input: Path(input.rows[0]).parent,
         gap=bench.gap,
+        comparing=bench.comparing,
         code=bench.code("regbench.tables"),
     shell:
-        "python -m regbench.tables {params.folder:q} {params.gap}"
+        "python -m regbench.tables {params.folder:q} {params.gap} {params.comparing}"
         " --published {input.published:q} > {log:q} 2>&1"
 
 
@@ -67,9 +70,10 @@ rule report_figures:
         reports=REPORTS,
         manifest=bench.manifest_path,
         gap=bench.gap,
+        comparing=bench.comparing,
         published=PUBLISHED,
     shell:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
-        " && python -m regbench.tables {params.reports:q} {params.gap}"
+        " && python -m regbench.tables {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
         " && python -m regbench.figures {params.reports:q}) 2>&1 | tee {log:q}"

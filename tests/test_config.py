@@ -129,6 +129,14 @@ def test_lower_levels_win(config):
     assert card.training.milestones == (0.25, 0.5, 0.75)
 
 
+def test_what_is_compared_changes_no_card(config):
+    plain = resolve(parse(config), DECLARED)
+    chosen = parse({**config, "references": ["sat_r1"], "margin": "5/2"})
+    assert resolve(chosen, DECLARED).text() == plain.text()
+    assert (chosen.references, chosen.margin) == (["sat_r1"], 2.5)
+    assert (parse(config).references, parse(config).margin) == (None, 5)
+
+
 def test_an_attacks_own_number_of_images_wins(config):
     config = set_at(config, "evaluation", {"images": 30})
     config = set_at(config, "attacks.white_box.fgsm", {"images": 7})
@@ -292,6 +300,19 @@ REFUSED = {
     ),
     "one attack twice": ("attacks.other", {"fgsm": None}, "already in suite 'white_box'"),
     "unknown gap": ("gap", ["fgsm", "pdg"], "gap names the attack 'pdg'"),
+    "unknown reference": (
+        "references",
+        ["sat_r2"],
+        "references names 'sat_r2', which `regularizers:` does not choose; did you mean 'sat_r1'?",
+    ),
+    "one reference twice": (
+        "references",
+        ["sat_r1", "sat_r1"],
+        "'references': 'sat_r1' is given twice",
+    ),
+    "no margin": ("margin", 0, "'margin': Input should be greater than 0"),
+    "a margin of no number": ("margin", "wide", "'margin'"),
+    "a margin of more than all": ("margin", 101, "'margin': Input should be less than or equal"),
     "one gap attack": ("gap", ["fgsm", "fgsm"], "gap names 'fgsm' twice"),
     "equal labels of methods": (
         "regularizers",

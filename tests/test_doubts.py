@@ -11,10 +11,11 @@ import pytest
 
 from regbench import tables
 from regbench.doubts import COLUMNS, LEVEL, RULES, doubts, flags
+from regbench.latex import latex
 from regbench.rows import Rows, load, over_seeds, results
 from regbench.seals import write_table
 from regbench.summary import summary
-from regbench.tables import accuracy, latex
+from regbench.tables import accuracy, cells
 
 REPORTS = Path(__file__).parents[1] / "reports"
 CELL = {"dataset": "digits", "model": "net", "regularizer": "fgsm_at", "method": "FGSM-AT"}
@@ -304,11 +305,13 @@ def test_a_flag_stands_on_its_own_run_and_attack_only(doubted):
 
 
 def test_a_cell_in_doubt_bears_a_dagger(doubted):
-    means = over_seeds(results(doubted))
-    (table,) = accuracy(means, doubts=doubts(doubted)).values()
+    means, found = over_seeds(results(doubted)), doubts(doubted)
+    (table,), (part,) = (of(means, doubts=found).values() for of in (accuracy, cells))
     assert table.loc[0, "AUTOATTACK"] == "40.0 ± 0.0†"
     assert table.loc[0, "PGD"] == "30.0 ± 0.0"
-    assert r"40.0 $\pm$ 0.0$^\dagger$" in latex(table)
+    text = latex(table, part, set())
+    assert r"40.0 $\pm$ 0.0$^\dagger$" in text
+    assert r"$^\dagger$: in doubt" in text
     assert "†" not in accuracy(means)["digits"].to_string()
 
 

@@ -14,12 +14,13 @@ from matplotlib import pyplot as plt
 from regbench import members
 from regbench.errors import UserError
 from regbench.figures import look
+from regbench.latex import latex
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
 from regbench.rows import Rows, load, over_seeds, results
 from regbench.seals import write_table
 from regbench.summary import reading, summary
-from regbench.tables import accuracy, latex, percent
+from regbench.tables import accuracy, cells, percent
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["natural", "FGSM-AT"]
@@ -335,7 +336,10 @@ def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
     assert not tables["letters"].isna().any(axis=None)
     page = summary(two_data_sets, results(two_data_sets), list(tables.values()), pd.DataFrame())
     assert "100 test images of digits, 100 test images of letters" in page
-    assert all(latex(table) for table in tables.values())
+    where = cells(over_seeds(results(two_data_sets)))
+    for name, label in (("digits", "FGSM"), ("letters", "FGSM-20")):
+        header = f"method & {label} & "
+        assert header in latex(tables[name], where[name], set())
 
 
 @pytest.mark.parametrize("name", members.names("figures"))
@@ -358,11 +362,65 @@ def test_one_seed_has_no_spread():
     assert percent(0.518, float("nan")) == "51.8"
 
 
+# --- LaTeX ----------------------------------------------------------------------------------------
+
+
+def printed(rows, bold=frozenset(), gap=None):
+    """What stands in accuracy.tex of a data set."""
+    means = over_seeds(results(rows))
+    return latex(accuracy(means, gap)["digits"], cells(means)["digits"], bold)
+
+
 def test_latex_escapes_what_tex_would_choke_on(rows):
-    text = latex(accuracy(over_seeds(results(rows)), ("fgsm", "clean"))["digits"])
+    text = printed(rows, gap=("fgsm", "clean"))
     assert r"AUTO\_ATTACK" in text
     assert r"31.0 $\pm$ 1.0" in text
-    assert r"\toprule" in text
+    assert r"FGSM $-$ CLEAN" in text
+    assert text.count(r"\begin{tabular}{lrrrrr}") == text.count(r"\end{tabular}") == 1
+    for rule in ("top", "mid", "bottom"):
+        assert rf"\{rule}rule" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("50 % & more_or_less #1 $x$ {y}", r"50 \% \& more\_or\_less \#1 \$x\$ \{y\}"),
+        (r"\\[1em] *", r"\textbackslash{}\textbackslash{}{[}1em{]} {*}"),
+        ("ε ≤ 8/255, <b>|~^", r"$\varepsilon$ $\le$ 8/255, $<$b$>$\textbar{}\~{}\^{}"),
+    ],
+)
+def test_no_label_is_a_command_to_tex(rows, label, expected):
+    told = rows.evaluations.assign(label=[f"{label}{at}" for at in rows.evaluations["attack"]])
+    text = printed(rows._replace(evaluations=told))
+    assert f"method & {expected}fgsm & {expected}clean & " in text
+    assert label not in text
+
+
+def test_the_best_is_bold_and_no_other_number(rows):
+    bold = {("digits", "net", "FGSM-AT", "fgsm"), ("elsewhere", "net", "natural", "clean")}
+    text = printed(rows, bold)
+    assert text.count(r"\textbf") == 1
+    assert r"FGSM-AT & \textbf{96.0 $\pm$ 1.0} & 86.0 $\pm$ 1.0 &" in text
+
+
+def test_the_notes_say_what_n_seeds_and_attacks_are(rows):
+    fewer = rows.verdicts.groupby(["regularizer", "seed", "attack"], observed=True).cumcount() < 40
+    kept = rows.verdicts[fewer | (rows.verdicts["attack"] != "auto_attack")]
+    arguments = '{"epsilon": 0.1, "restarts": 5, "step_size": 0.02, "early_stop": false}'
+    told = rows.evaluations["arguments"].where(rows.evaluations["attack"] != "fgsm", arguments)
+    text = printed(
+        rows._replace(verdicts=kept, evaluations=rows.evaluations.assign(arguments=told))
+    )
+    assert r"method & FGSM$^{1}$ & CLEAN & AUTO\_ATTACK$^{2}$ & passes \\" in text
+    assert "(1) fgsm: restarts 5, step size 0.02. (2) auto\\_attack: n = 40." in text
+    assert r"on 100 test images; L$\infty$, $\varepsilon$ = 0.1" in text
+    # one training diverged: the column stays and says so
+    assert "over 3 seeds" not in text
+    fine = rows._replace(runs=rows.runs.assign(status="ok"))
+    assert r"digits, net: accuracy in \%, mean $\pm$ standard deviation over 3 seeds" in printed(
+        fine
+    )
+    assert "seeds &" not in printed(fine)
 
 
 def test_the_summary_shows_failures_warnings_and_counts(rows):

@@ -128,7 +128,7 @@ def test_every_promised_file_is_there(finished):
     reports = finished.folder / "reports/tiny"
     for name in (
         "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
-        "accuracy.tex", "results.csv", "doubts.csv",
+        "accuracy.tex", "results.csv", "doubts.csv", "intervals.csv", "comparisons.csv",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
         "figures/accuracy_per_attack.png", "figures/learning_curves.png",
         "figures/robustness_against_cost.png", "figures/robustness_against_cost.pdf",

@@ -349,7 +349,7 @@ def judge():
     return Judge(bench._declared)
 
 
-OUTSIDE = {"data_root", "download", "device", "gap"}
+OUTSIDE = {"data_root", "download", "device", "gap", "references", "margin"}
 """What moves no number: by design it is in no manifest."""
 
 

@@ -30,6 +30,8 @@ CONFIG = {
     "data_root": NASTY,
     "seeds": [0],
     "gap": ["clean", "fgsm"],
+    "references": ["natural"],
+    "margin": 2.5,
     "training": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1},
     "regularizers": {"natural": {"label": LABEL}, "sat_r1": {"label": "'"}},
     "attacks": {
@@ -131,6 +133,7 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
     draw = [
         ["regbench.collect", path, "--out", reports, *written(f"{logs}-collect.log")],
         ["regbench.tables", reports, "--gap", *CONFIG["gap"],
+         "--margin", "2.5", "--references", *CONFIG["references"],
          "--published", f"{folder}/config/published.yaml", *written(f"{logs}-tables.log")],
         ["regbench.figures", reports, *written(f"{logs}-figures.log")],
     ]  # fmt: skip
