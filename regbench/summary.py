@@ -2,8 +2,10 @@
 
 import pandas as pd
 
+from regbench import masking
 from regbench.doubts import LEVEL, NONE, RULES
-from regbench.rows import Rows, failures, unswept
+from regbench.masking import SIGNS, VERDICTS
+from regbench.rows import CELL, Rows, failures, unswept
 
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation
@@ -38,12 +40,31 @@ of one attack. Where there is nothing to compare, a rule is silent. A broken rul
 it is a reason to look before the number is quoted."""
 
 
+JUDGED = """\
+Each run is judged by a written rule (`regbench/masking.py`), from the verdicts and from what was
+measured of the trained network. {meanings}.
+Every quantity of every run, with the reasons and with what could not be looked for, is in
+`masking.csv`. Medians over seeds:"""
+
+PANEL = {
+    "fgsm_minus_pgd": "FGSM − PGD",
+    "loss_dip": "loss falls again",
+    "fgsm_to_rfgsm_loss_ratio": "FGSM : R-FGSM",
+    "fgsm_to_ifgsm_loss_ratio": "FGSM : I-FGSM",
+    "gradient_alignment": "alignment",
+    "linearity_error": "linearity error",
+    "zero_gradient": "zero gradients",
+}
+"""Columns of the panel that the page shows."""
+
+
 def summary(
     rows: Rows,
     tidy: pd.DataFrame,
     tables: list[pd.DataFrame],
     beside: pd.DataFrame,
     doubts: pd.DataFrame = NONE,
+    panel: pd.DataFrame = masking.NONE,
 ) -> str:
     """Return the page as Markdown.
 
@@ -53,12 +74,15 @@ def summary(
         tables: of `regbench.tables.accuracy`.
         beside: of `regbench.published.compare`.
         doubts: of `regbench.doubts.doubts`.
+        panel: of `regbench.masking.panel`.
     """
     shown = markdown(tables)
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
         MARKED * (MARK in shown) + reading(tidy),
+        "## Robust, or only apparently so?",
+        judged(panel),
         "## Doubts",
         f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
@@ -89,6 +113,42 @@ def reading(tidy: pd.DataFrame) -> str:
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
     return READING.format(images=images, checkpoint=which, radii=f"L∞, images in [0, 1]; {radii}.")
+
+
+def judged(panel: pd.DataFrame) -> str:
+    """Return each method's verdicts and the chief quantities, and the rule that was applied."""
+    if panel.empty:
+        return "Not judged."
+    meanings = "; ".join(f"*{name}*: {meaning}" for name, meaning, _ in VERDICTS)
+    lines = [f"* {sign.name} ({sign.bound}): {sign.definition}. {sign.source}." for sign in SIGNS]
+    table = pd.DataFrame(
+        [_method(key, part) for key, part in panel.groupby(CELL, sort=False, observed=True)]
+    )
+    return "\n\n".join(
+        (
+            JUDGED.format(meanings=meanings),
+            markdown([table]),
+            "Signs of masked gradients, each enough by itself where a network looks robust:",
+            "\n".join(lines),
+        )
+    )
+
+
+def _method(key: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
+    cell = dict(zip(CELL, key, strict=True))
+    del cell["regularizer"]
+    onsets = part["overfitting_onset"].dropna()
+    medians = part[[*PANEL]].median()
+    return {
+        **cell,
+        "verdict": _counted(part["verdict"]),
+        **{label: _number(medians[name]) for name, label in PANEL.items()},
+        "overfits in epoch": ", ".join(f"{onset}" for onset in onsets) or "–",
+    }
+
+
+def _number(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 def published(beside: pd.DataFrame) -> str:

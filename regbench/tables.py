@@ -1,4 +1,4 @@
-"""Stage 5a: rows -> results, accuracy, published, doubts (.csv; .md, .tex) and summary.md."""
+"""Stage 5a: rows -> results, accuracy, published, doubts, masking (.csv, .md, .tex), summary.md."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
+from regbench.masking import panel
 from regbench.published import NOTHING, compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, load, over_seeds, results, unswept
@@ -141,7 +142,9 @@ def main() -> None:
     beside.to_csv(folder / "published.csv", index=False)
     (folder / "published.md").write_text(markdown([beside]) + "\n", encoding="utf-8")
     broken.to_csv(folder / "doubts.csv", index=False)
-    page = summary(rows, tidy, tables, beside, broken)
+    judged = panel(rows)
+    judged.to_csv(folder / "masking.csv", index=False)
+    page = summary(rows, tidy, tables, beside, broken, judged)
     (folder / "summary.md").write_text(page, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ TABLES = expand(
         "published.csv",
         "results.csv",
         "doubts.csv",
+        "masking.csv",
         "accuracy.md",
         "accuracy.tex",
         "published.md",
@@ -24,11 +25,11 @@ rule tables:
         published=PUBLISHED,
     output:
         report(
-            TABLES[:5],
+            TABLES[:6],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[5:],
+        TABLES[6:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True
