@@ -185,13 +185,15 @@ class Bench:
         A GPU that is asked for and absent ends the program here.
         """
         ours = {run.folder for run in self._runs.values()}
-        targets = [path for path in outputs if path.rpartition("/")[0] in ours]
+        # a diagnosis costs next to nothing beside a suite
+        asked = set(outputs) - self.manifest.diagnoses.keys()
+        targets = [path for path in asked if path.rpartition("/")[0] in ours]
         if not targets:
             return
         jobs = str(self.gpus or cores)
         command = [sys.executable, "-W", "ignore", "-m", "regbench.forecast", self.manifest_path]
         done = subprocess.run(
-            [*command, "--jobs", jobs], input="\n".join(targets), text=True, check=False
+            [*command, "--jobs", jobs], input="\n".join(sorted(targets)), text=True, check=False
         )
         if done.returncode == 2:  # a user's mistake; a forecast that failed otherwise is not missed
             sys.exit(2)
