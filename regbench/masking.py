@@ -108,6 +108,13 @@ SIGNS = (
         above=0.05,
     ),
     Criterion(
+        "loss does not rise",
+        "not_rising",
+        "share of images whose loss along FGSM falls up to ε, or is no higher at ε (R3)",
+        VIVEK,
+        above=0.2,
+    ),
+    Criterion(
         "R-FGSM finds more loss",
         "fgsm_to_rfgsm_loss_ratio",
         "mean loss on FGSM images over that on R-FGSM images, α = ε/2 (R2)",
@@ -120,6 +127,13 @@ SIGNS = (
         "mean loss on FGSM images over that on I-FGSM images, 10 steps (R1)",
         VIVEK,
         below=0.5,
+    ),
+    Criterion(
+        "loss is not linear",
+        "linearity_error",
+        "how far the loss departs from its tangent within the ball, mean, nats",
+        "Qin et al. 2019, arXiv:1907.02610",
+        above=2,
     ),
     Criterion(
         "gradients disagree",

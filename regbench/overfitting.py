@@ -46,7 +46,7 @@ def overfitting(curve: pd.DataFrame) -> Overfitting:
     if not (fallen & kept).any():
         return Overfitting(None, 0.0)
     onset = int((fallen & kept).argmax())
-    return Overfitting(int(epoch[onset]), float(robust[:onset].max() - np.nanmin(robust[onset:])))
+    return Overfitting(int(epoch[onset]), float(np.nanmax(robust[:onset]) - np.nanmin(robust[onset:])))
 
 
 def onsets(rows: Rows) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """What is measured of a trained network: each quantity against its closed form."""
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -154,13 +153,14 @@ def test_small_steps_stop_at_the_top_that_one_step_jumps_over():
     linear = Linear()
     linear.y[:] = 1
     score = linear.score(linear.x)
-    bottom = score - 0.5 * EPSILON * linear.reach  # half a step away: of each image its own
+    bottom = score - 0.45 * EPSILON * linear.reach  # of each image its own
     model = lambda x: torch.stack(  # noqa: E731
         [torch.zeros(len(x), dtype=x.dtype), (linear.score(x) - bottom).square()], 1
     )
     found = measured("several_steps", linear.probe(model))
-    top, behind = math.log(2), loss((0.5 * EPSILON * linear.reach).square())
-    close(found["fgsm_minus_ifgsm_loss"], (behind - top).expand(IMAGES))
+    # from the fifth step on it swings around the top, half a step to either side
+    beside, behind = (loss((part * EPSILON * linear.reach).square()) for part in (0.05, 0.55))
+    close(found["fgsm_minus_ifgsm_loss"], (behind - beside).expand(IMAGES))
 
 
 def test_the_linearity_error_is_the_bregman_divergence_at_a_corner():
@@ -218,7 +218,9 @@ def test_the_surface_is_the_plane_it_should_be():
     corner = torch.empty_like(linear.x).normal_(generator=stream()).sign().flatten(1)
     across = linear.sign * (corner @ linear.w)
     assert len(found) == 11 * 11
-    assert {one.along for one in found} == {pytest.approx(EPSILON * k / 10) for k in range(11)}
+    assert sorted({one.along for one in found}) == pytest.approx(
+        [EPSILON * k / 10 for k in range(11)]
+    )
     for one in found:
         expected = loss(linear.margin - one.along * linear.reach + one.across * across)
         close(one.values, expected)
@@ -254,18 +256,15 @@ def test_each_diagnostic_says_what_it_measures_and_who_says_so():
 def test_batches_are_put_together():
     linear = Linear()
     images = Split(linear.x, linear.y)
-    whole, parts = (
-        diagnose(card(), linear, images, size)
-        .to_pandas()
-        .set_index(["quantity", "along", "across"])
-        for size in (IMAGES, 7)
-    )
+    whole, parts = (diagnose(card(), linear, images, size).to_pandas() for size in (IMAGES, 7))
     assert set(whole["n"]) == {IMAGES}
     for quantity in ("loss_along_fgsm", "fgsm_minus_ifgsm_loss", "zero_entries"):
-        one, other = (frame.loc[quantity, "value"].to_numpy() for frame in (whole, parts))
+        one, other = (
+            frame[frame["quantity"] == quantity]["value"].to_numpy() for frame in (whole, parts)
+        )
         assert one == pytest.approx(other, rel=1e-12, abs=1e-12)
     losses = loss(linear.margin - EPSILON * linear.reach)
-    found = whole.loc["loss_along_fgsm"].reset_index().set_index("along")["value"]
+    found = whole[whole["quantity"] == "loss_along_fgsm"].set_index("along")["value"]
     assert found[EPSILON] == pytest.approx(losses.mean().item(), rel=1e-12)
 
 
@@ -336,7 +335,8 @@ def test_the_stage_writes_a_sealed_table(trained):
     assert about["card"] == json.loads(text)
     assert set(rows["n"].to_pylist()) == {10}
     expected = Diagnosis(card(images=10, epsilon=0.1), folder, data, torch.device("cpu")).table()[0]
-    assert rows.replace_schema_metadata(None).equals(expected)
+    assert rows.drop(["value"]).to_pylist() == expected.drop(["value"]).to_pylist()
+    assert rows["value"].to_pylist() == pytest.approx(expected["value"].to_pylist(), rel=1e-3)
 
 
 def test_a_wrong_card_is_one_line(tmp_path):

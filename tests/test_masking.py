@@ -31,7 +31,7 @@ from regbench.verdicts import judge
 
 CELL = {"dataset": "digits", "model": "net", "regularizer": "fgsm_at", "method": "FGSM-AT"}
 RUN = {**CELL, "seed": 0}
-EPSILON = 0.1
+EPSILON = 0.2
 IMAGES = 100
 
 
@@ -117,7 +117,7 @@ def test_accuracies_are_compared_on_the_images_that_both_attacks_saw():
 
 def test_attacks_of_another_radius_or_source_do_not_count():
     others = (
-        pgd(5, name="wide", epsilon=0.2),
+        pgd(5, name="wide", epsilon=0.3),
         pgd(5, name="transferred", source="other"),
         pgd(5, name="one step", steps=1),
     )
@@ -304,7 +304,7 @@ def trained(loss, digits):
             "model": {"architecture": "x", "arguments": {}},
             "regularizer": {"loss": "x", "hyperparameters": {}},
             "epsilon": EPSILON, "seed": 0,
-            "training": {**PAPER_TRAINING, "epochs": 8, "batch_size": 32, "learning_rate": 0.05},
+            "training": {**PAPER_TRAINING, "epochs": 10, "batch_size": 32, "learning_rate": 0.05},
         }
     )  # fmt: skip
     torch.manual_seed(0)
@@ -321,7 +321,7 @@ def natural(digits):
 
 @pytest.fixture(scope="module")
 def honest(digits):
-    return trained(PGDAT(steps=5, step_size=0.03), digits)
+    return trained(PGDAT(steps=5, step_size=0.07), digits)
 
 
 class Scaled(nn.Module):
@@ -356,7 +356,9 @@ def examined(model, images, learning):
             name, 0, name, attack.epsilon, n=len(images.y), steps=getattr(attack, "steps", 1)
         )
         found = judge(model, attack, images, batch_size=100, seed=0)
-        stored.append((verdicts.assign(correct=found.correct, label=images.y), evaluation))
+        stored.append(
+            (verdicts.assign(correct=found.correct.numpy(), label=images.y.numpy()), evaluation)
+        )
     card = DiagnosisCard(
         images=200, split="test", checkpoint="best", batch_size=100, seed=0, epsilon=EPSILON,
         points=9,
