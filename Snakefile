@@ -32,6 +32,7 @@ for path in sorted(Path(workflow.basedir, "rules/regularizers").glob("*.smk")):
 
 
 include: "rules/attack.smk"
+include: "rules/diagnose.smk"
 include: "rules/results.smk"
 include: "rules/report.smk"
 

@@ -112,6 +112,21 @@ class AttackCard(Card):
     pieces: int = Field(1, ge=1, exclude_if=lambda pieces: pieces == 1)
 
 
+class DiagnosisCard(Card):
+    """What is measured of one trained model besides its accuracy, on the first `images` images.
+
+    Along the FGSM direction at `points` radii from 0 to 2ε, an odd number: ε is in the middle.
+    """
+
+    images: int
+    split: str
+    checkpoint: str
+    batch_size: int
+    seed: int
+    epsilon: float
+    points: int
+
+
 class SuiteCard(Card):
     """The attacks that one process tries on one trained model."""
 

@@ -1,7 +1,8 @@
-"""Stage 4: the files of every cell -> four tables of rows, from which all else is drawn.
+"""Stage 4: the files of every cell -> tables of rows, from which all else is drawn.
 
 verdicts.parquet has one row per image, attack and run; evaluations.parquet one per attack and run;
-runs.parquet one per run; curves.parquet one per epoch and run.
+runs.parquet one per run; curves.parquet one per epoch and run; diagnostics.parquet, where any were
+taken, one per quantity, point and run.
 """
 
 import argparse
@@ -24,7 +25,7 @@ NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "In
 
 
 def collect(manifest: Manifest, partial: bool = False) -> Rows:
-    """Return the tables `verdicts`, `evaluations`, `runs` and `curves` of an experiment.
+    """Return the tables of an experiment; one without rows, `diagnostics` if none, is left out.
 
     Args:
         manifest: which cells there are, in the order that tables and figures keep.
@@ -34,7 +35,7 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
         UserError: a cell's file is missing or broken.
     """
     parts: dict[str, list[pd.DataFrame]] = {
-        "verdicts": [], "evaluations": [], "runs": [], "curves": []
+        "verdicts": [], "evaluations": [], "runs": [], "curves": [], "diagnostics": []
     }  # fmt: skip
     for run in manifest.runs:
         files = [Path(run.folder, "run.json"), Path(run.folder, "curve.csv")]
@@ -49,6 +50,9 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
                 parts["evaluations"].append(
                     _named(run, pd.DataFrame(_evaluations(manifest, run, about)))
                 )
+        if run.diagnosis and (not partial or Path(run.diagnosis).exists()):
+            measured = read_table(Path(run.diagnosis))[0].to_pandas()
+            parts["diagnostics"].append(_named(run, measured.astype({"quantity": str})))
     order = _order(manifest)
     return {name: _typed(frames, order) for name, frames in parts.items() if frames}
 
@@ -155,7 +159,7 @@ def _stored(folder: Path) -> int:
 
 
 def main() -> None:
-    """Read the command line and write the four tables."""
+    """Read the command line and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m regbench.collect", description=__doc__)
     parser.add_argument("manifest", help="the experiment's manifest, a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -176,6 +180,8 @@ def main() -> None:
             " experiment"
         )
         return
+    # of an experiment that takes no diagnostics any more
+    (arguments.out / "diagnostics.parquet").unlink(missing_ok=True)
     for name, table in tables.items():
         rows = pa.Table.from_pandas(table, preserve_index=False)
         write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})

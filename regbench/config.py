@@ -254,6 +254,25 @@ class Evaluation(Section):
     seed: Seed = 0
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"expected an odd number, so that ε is among the radii, got {value}")
+    return value
+
+
+class Diagnostics(Section):
+    """What is measured of each trained network besides accuracy: does it mask its gradients?"""
+
+    images: Count = Field(1000, description="of the evaluation's split, the first so many")
+    points: Annotated[int, Field(ge=3, le=101, strict=True), AfterValidator(_odd)] = Field(
+        9, description="radii along the FGSM direction, from 0 to 2ε; odd, so that ε is one"
+    )
+
+
+def _switch(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class Experiment(Section):
     """What is compared: data sets × models × regularizers × seeds, under each attack."""
 
@@ -275,6 +294,10 @@ class Experiment(Section):
     evaluation: Evaluation = Evaluation()
     regularizers: Annotated[Regularizers, Field(min_length=1)]
     attacks: Suites = {}
+    diagnostics: Annotated[
+        Diagnostics | None,
+        BeforeValidator(_switch, json_schema_input_type=Diagnostics | bool | None),
+    ] = Field(Diagnostics(), description="of each trained network; false: none are taken")
     gap: tuple[Name, Name] | None = Field(
         None, description="two attacks; accuracy under the first minus the second is a column"
     )

@@ -4,7 +4,6 @@ A broken rule is no proof of a mistake, it is a reason to look before the number
 images stay in [0, 1] is no rule here: the referee, regbench.verdicts, clips them itself.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,14 +13,23 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, ttest_rel
 
-from regbench.rows import CELL, Rows
+from regbench.attacked import (
+    AUTOATTACK,
+    CLEAN,
+    RUN,
+    TOLERANCE,
+    Attacked,
+    Run,
+    attacks_of,
+    both,
+    meet,
+    of_one_radius,
+    white_box,
+)
+from regbench.rows import Rows
 
-RUN = [*CELL, "seed"]
 COLUMNS = ["dataset", "model", "regularizer", "method", "seed", "attack", "rule", "told"]
 NONE = pd.DataFrame(columns=COLUMNS)
-
-TOLERANCE = 1e-6
-"""Within which two radii are one: float32 rounding of a pixel in [0, 1]."""
 
 LEVEL = 0.01
 """Of each test, shared (Bonferroni) by the comparisons that one attack stands in under one rule.
@@ -34,35 +42,6 @@ FALL = 0.01
 
 HUGE = 0.5
 """Radius within which every image can be made the same grey."""
-
-CLEAN = "regbench.attacks.clean"
-AUTOATTACK = "regbench.attacks.autoattack"
-
-
-@dataclass(frozen=True, eq=False)
-class Attacked:
-    """A run under one attack.
-
-    Attributes:
-        name: the attack's.
-        label: how tables call it.
-        member: the module of the attack.
-        arguments: the attack's fields.
-        epsilon: its radius, L∞.
-        source: the network that it was crafted on; none: the judged one, white box.
-        verdicts: label, correct, distance and loss, by image.
-    """
-
-    name: str
-    label: str
-    member: str
-    arguments: dict[str, Any]
-    epsilon: float
-    source: str | None
-    verdicts: pd.DataFrame
-
-
-Run = tuple[Attacked, ...]
 
 
 class Doubt(NamedTuple):
@@ -99,7 +78,7 @@ def doubts(rows: Rows) -> pd.DataFrame:
     broken = [
         (*key, doubt.attack, rule.name, doubt.told)
         for key, verdicts in rows.verdicts.groupby(RUN, observed=True)
-        for run in [_run(verdicts, told[key])]
+        for run in [attacks_of(verdicts, told[key])]
         for rule in RULES
         for doubt in rule.check(run)
     ]
@@ -120,22 +99,6 @@ def flags(table: pd.DataFrame, doubts: pd.DataFrame) -> pd.Series:
         names += [row["rule"]] if row["rule"] not in names else []
     rows = table[keys].itertuples(index=False, name=None)
     return pd.Series(["; ".join(named.get(key, ())) for key in rows], table.index, dtype=object)
-
-
-def _run(verdicts: pd.DataFrame, told: pd.DataFrame) -> Run:
-    of = dict(iter(verdicts.set_index("image").groupby("attack", observed=True)))
-    return tuple(
-        Attacked(
-            name=row["attack"],
-            label=row["label"],
-            member=row["member"],
-            arguments=json.loads(row["arguments"]),
-            epsilon=row["epsilon"],
-            source=None if pd.isna(row["source"]) else row["source"],
-            verdicts=of[row["attack"]],
-        )
-        for row in told.to_dict("records")
-    )
 
 
 # --- one attack by itself -------------------------------------------------------------------------
@@ -165,7 +128,7 @@ def _not_finite(run: Run) -> Iterator[Doubt]:
 
 
 def _withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
-    for one in _white_box(run):
+    for one in white_box(run):
         if one.epsilon < HUGE - TOLERANCE or not _of_several_steps(one):
             continue
         correct, count = int(one.verdicts["correct"].sum()), len(one.verdicts)
@@ -193,7 +156,7 @@ Weaker = Callable[[Run, Attacked], list[Attacked]]
 def _above_clean(run: Run) -> Iterator[Doubt]:
     for clean in (one for one in run if one.member == CLEAN):
         for one in run:
-            before, after = _both(clean, one, "correct")
+            before, after = both(clean, one, "correct")
             healed = int((~before & after).sum())
             if healed:
                 yield Doubt(
@@ -211,7 +174,7 @@ def _fools_fewer(weaker: Weaker) -> Callable[[Run], Iterator[Doubt]]:
     """
 
     def told(one: Attacked, other: Attacked) -> tuple[float, str]:
-        mine, others = _both(one, other, "correct")
+        mine, others = both(one, other, "correct")
         more, less = int((mine & ~others).sum()), int((~mine & others).sum())
         # no image is in dispute: no evidence
         p = binomtest(more, more + less, alternative="greater").pvalue if more + less else 1.0
@@ -231,7 +194,7 @@ def _loses_loss(weaker: Weaker) -> Callable[[Run], Iterator[Doubt]]:
     """
 
     def told(one: Attacked, other: Attacked) -> tuple[float, str]:
-        mine, others = _both(one, other, "loss")
+        mine, others = both(one, other, "loss")
         there = np.isfinite(mine) & np.isfinite(others)
         mine, others = mine[there], others[there]
         fell = others.mean() - mine.mean() > FALL * others.mean()
@@ -265,7 +228,7 @@ def _worst(
 
     def check(run: Run) -> Iterator[Doubt]:
         for one in run:
-            compared = [told(one, other) for other in weaker(run, one) if _meet(one, other)]
+            compared = [told(one, other) for other in weaker(run, one) if meet(one, other)]
             p, line = min(compared, default=(1.0, ""))
             if p < LEVEL / max(len(compared), 1):
                 yield Doubt(one.name, line)
@@ -280,7 +243,7 @@ def _with_less(argument: str) -> Weaker:
     def weaker(run: Run, one: Attacked) -> list[Attacked]:
         return [
             other
-            for other in _white_box(run)
+            for other in white_box(run)
             if one.source is None
             and (other.member, _but(other, argument)) == (one.member, _but(one, argument))
             and other.arguments.get(argument, 0) < one.arguments.get(argument, 0)
@@ -295,7 +258,7 @@ def _every_other(run: Run, one: Attacked) -> list[Attacked]:
         return []
     return [
         other
-        for other in _white_box(run)
+        for other in white_box(run)
         if other.member not in {AUTOATTACK, CLEAN} and other.epsilon <= one.epsilon + TOLERANCE
     ]
 
@@ -304,7 +267,7 @@ def _transferred(run: Run, one: Attacked) -> list[Attacked]:
     """For the strongest white-box attack, the transferred attacks of its radius."""
     if one.source is not None:
         return []
-    transfers = [other for other in run if other.source is not None and _of_one_radius(one, other)]
+    transfers = [other for other in run if other.source is not None and of_one_radius(one, other)]
     return [other for other in transfers if one is _strongest(run, other)]
 
 
@@ -314,32 +277,14 @@ def _strongest(run: Run, transfer: Attacked) -> Attacked | None:
     """The white-box attack of a transfer's radius that leaves the fewest right of its images."""
     same = [
         one
-        for one in _white_box(run)
-        if one.member != CLEAN and _of_one_radius(one, transfer) and _meet(one, transfer)
+        for one in white_box(run)
+        if one.member != CLEAN and of_one_radius(one, transfer) and meet(one, transfer)
     ]
-    return min(same, key=lambda one: _both(one, transfer, "correct")[0].mean(), default=None)
-
-
-def _of_one_radius(one: Attacked, other: Attacked) -> bool:
-    return abs(one.epsilon - other.epsilon) < TOLERANCE
-
-
-def _white_box(run: Run) -> Iterator[Attacked]:
-    return (one for one in run if one.source is None)
+    return min(same, key=lambda one: both(one, transfer, "correct")[0].mean(), default=None)
 
 
 def _but(one: Attacked, argument: str) -> dict[str, Any]:
     return {key: value for key, value in one.arguments.items() if key != argument}
-
-
-def _meet(one: Attacked, other: Attacked) -> bool:
-    return not one.verdicts.index.intersection(other.verdicts.index).empty
-
-
-def _both(one: Attacked, other: Attacked, column: str) -> tuple[pd.Series, pd.Series]:
-    """Return a column of both attacks' verdicts, on the images that both saw."""
-    mine, others = one.verdicts[column].align(other.verdicts[column], join="inner")
-    return mine, others
 
 
 REFEREE = "by construction of the referee, regbench.verdicts"

@@ -12,6 +12,7 @@ from regbench.members import source
 DATA = ("regbench.prepare",)
 TRAINING = ("regbench.network", "regbench.training", "regbench.device")
 ATTACKING = ("regbench.trial", "regbench.device")
+DIAGNOSING = ("regbench.diagnosis", "regbench.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""
 
 NEUTRAL = {f"regbench.{name}" for name in ("errors", "fingerprint", "locks", "provenance", "seals")}

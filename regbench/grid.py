@@ -1,7 +1,8 @@
 """The grid: what the config chooses of what the rules declare, as cells with card and path.
 
 Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY/ and, in there,
-SUITE-KEY.parquet. KEY is the hash of the card, so experiments share the cells they agree on.
+SUITE-KEY.parquet and diagnostics-KEY.parquet. KEY is the hash of the card, so experiments share
+the cells they agree on.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from regbench.cards import (
     DataCard,
+    DiagnosisCard,
     ModelCard,
     RegularizerCard,
     RunCard,
@@ -38,7 +40,7 @@ from regbench.refusals import (
     refuse_unknown_references,
     telling,
 )
-from regbench.suites import resolve_suites
+from regbench.suites import DIAGNOSTICS, resolve_suites
 
 RESULTS = "results"
 
@@ -65,6 +67,11 @@ def run_folder(dataset: str, model: str, rule: str, run: str) -> str:
     return f"{RESULTS}/{dataset}/{model}/{rule}/{run}"
 
 
+def diagnosis_path(folder: str, card: DiagnosisCard) -> str:
+    """Return where the diagnostics of the run in `folder` lie."""
+    return f"{folder}/{DIAGNOSTICS}-{card.key}.parquet"
+
+
 @dataclass(frozen=True)
 class _Task:
     """A data set with one of its networks, resolved as far as all its regularizers share it."""
@@ -76,6 +83,7 @@ class _Task:
     data_card: DataCard
     model_card: ModelCard
     suites: dict[str, SuiteCard]
+    diagnosis: DiagnosisCard | None = None
 
     @property
     def data_path(self) -> str:
@@ -94,18 +102,22 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
     sources: list[Run] = []
     attacks: dict[str, tuple[AttackEntry, ...]] = {}
     cards: dict[str, SuiteCard] = {}
+    diagnoses: dict[str, DiagnosisCard] = {}
     for dataset, data in experiment.datasets.items():
         crafted_on = {
             name: _source(experiment, declared, dataset, name, source)
             for name, source in data.sources.items()
         }
         suites, attacks[dataset] = resolve_suites(experiment, dataset, crafted_on)
+        diagnosis = _diagnosis(experiment, data)
         cells = [
             run
             for model, network in data.models.items()
-            for run in _cells(experiment, declared, _task(dataset, model, data, network, suites))
+            for task in [_task(dataset, model, data, network, suites, diagnosis)]
+            for run in _cells(experiment, declared, task)
         ]
         cards |= {run.verdicts[suite]: suites[suite] for run in cells for suite in suites}
+        diagnoses |= {run.diagnosis: diagnosis for run in cells if run.diagnosis and diagnosis}
         runs += cells
         sources += crafted_on.values()
     refuse_twins(runs)
@@ -117,11 +129,26 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         sources=tuple({run.folder: run for run in sources}.values()),
         attacks=attacks,
         suites=cards,
+        diagnoses=diagnoses,
     )
 
 
+def _diagnosis(experiment: Experiment, data: DataSet) -> DiagnosisCard | None:
+    """What is measured of a data set's networks; nothing, without a radius to measure within."""
+    asked = experiment.diagnostics
+    if asked is None or data.epsilon == 0:
+        return None
+    judged = experiment.evaluation.model_dump(exclude={"images"})
+    return DiagnosisCard(**judged, **asked.model_dump(), epsilon=data.epsilon)
+
+
 def _task(
-    dataset: str, model: str, data: DataSet, network: Model, suites: dict[str, SuiteCard]
+    dataset: str,
+    model: str,
+    data: DataSet,
+    network: Model,
+    suites: dict[str, SuiteCard],
+    diagnosis: DiagnosisCard | None = None,
 ) -> _Task:
     with telling(f"datasets.{dataset}"):
         data_card = DataCard(
@@ -132,7 +159,7 @@ def _task(
         )
     with telling(f"datasets.{dataset}, the network '{model}'"):
         model_card = _model_card(model, network)
-    return _Task(dataset, model, data, network, data_card, model_card, suites)
+    return _Task(dataset, model, data, network, data_card, model_card, suites, diagnosis)
 
 
 def _model_card(model: str, network: Model) -> ModelCard:
@@ -243,6 +270,7 @@ def _run(
             suite: f"{folder}/{suite}-{one.key}.parquet" for suite, one in task.suites.items()
         },
         card=card,
+        diagnosis=diagnosis_path(folder, task.diagnosis) if task.diagnosis else None,
     )
 
 

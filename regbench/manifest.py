@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from regbench.cards import AttackCard, Card, RunCard, SuiteCard
+from regbench.cards import AttackCard, Card, DiagnosisCard, RunCard, SuiteCard
 
 Cost = Callable[[dict[str, Any], int], float]
 
@@ -40,6 +40,7 @@ class Run(Card):
         data: path of the prepared data set.
         verdicts: path of each suite's verdicts.
         card: everything that determines the weights.
+        diagnosis: path of the run's diagnostics; none: none are taken.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class Run(Card):
     data: str
     verdicts: dict[str, str]
     card: RunCard
+    diagnosis: str | None = None
 
 
 class AttackEntry(Card):
@@ -89,6 +91,7 @@ class Manifest(Card):
         sources: trainings that adversarial images are crafted on, some of them cells too.
         attacks: per data set, every attack in the config's order.
         suites: the card behind each path of verdicts.
+        diagnoses: the card behind each path of diagnostics.
     """
 
     experiment: str
@@ -96,3 +99,4 @@ class Manifest(Card):
     sources: tuple[Run, ...]
     attacks: dict[str, tuple[AttackEntry, ...]]
     suites: dict[str, SuiteCard]
+    diagnoses: dict[str, DiagnosisCard]

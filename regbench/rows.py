@@ -14,6 +14,9 @@ SHARED = [
 ]  # fmt: skip
 """What the seeds of a method, under one attack, have in common."""
 
+ALWAYS = {"verdicts", "evaluations", "runs", "curves"}
+"""Tables that every report has."""
+
 LATER: dict[str, dict[str, str | None]] = {
     "verdicts": {"fooled_by": None},
     "evaluations": {"status": "ok", "batch_size": None, "accuracy_after": None},
@@ -21,13 +24,18 @@ LATER: dict[str, dict[str, str | None]] = {
 """Columns that reports from before them lack, and what that means."""
 
 
+MEASURED = ["quantity", "along", "across", "value", "n"]
+UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED])
+
+
 class Rows(NamedTuple):
-    """The four tables of regbench.collect."""
+    """The tables of regbench.collect; diagnostics are not always taken."""
 
     verdicts: pd.DataFrame
     evaluations: pd.DataFrame
     runs: pd.DataFrame
     curves: pd.DataFrame
+    diagnostics: pd.DataFrame = UNMEASURED
 
 
 def load(folder: Path) -> Rows:
@@ -36,7 +44,9 @@ def load(folder: Path) -> Rows:
     Raises:
         UserError: a table is missing or damaged.
     """
-    return Rows(*(_with_later(name, folder / f"{name}.parquet") for name in Rows._fields))
+    paths = {name: folder / f"{name}.parquet" for name in Rows._fields}
+    there = {name: path for name, path in paths.items() if path.exists() or name in ALWAYS}
+    return Rows(**{name: _with_later(name, path) for name, path in there.items()})
 
 
 def _with_later(name: str, path: Path) -> pd.DataFrame:

@@ -11,6 +11,9 @@ from regbench.refusals import refuse_equal_labels, telling
 
 SYMBOLS = {"epsilon": "ε"}
 
+DIAGNOSTICS = "diagnostics"
+"""What lies beside a run's suites, so that no suite can have this name."""
+
 
 def resolve_suites(
     experiment: Experiment, dataset: str, sources: dict[str, Run]
@@ -29,6 +32,8 @@ def resolve_suites(
     entries: dict[str, AttackEntry] = {}
     suites = experiment.attacks if data.attacks is None else data.attacks
     for suite, attacks in suites.items():
+        if suite == DIAGNOSTICS:
+            raise UserError(f"config: no suite can be called '{DIAGNOSTICS}'; give it another name")
         for entry in _entries(experiment, dataset, sources, suite, attacks):
             if entry.name in entries:
                 raise UserError(

@@ -5,10 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from regbench import masking
 from regbench.comparisons import NONE as NOT_COMPARED
 from regbench.comparisons import strongest
 from regbench.doubts import LEVEL, NONE, RULES
-from regbench.rows import Rows, failures, unswept
+from regbench.masking import SIGNS, VERDICTS
+from regbench.rows import CELL, Rows, failures, unswept
 
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation
@@ -59,6 +61,22 @@ strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` 
 ONE_SEED = """
 
 One seed: the interval is over images alone; another training may differ by more."""
+JUDGED = """\
+Each run is judged by a written rule (`regbench/masking.py`), from the verdicts and from what was
+measured of the trained network. {meanings}.
+Every quantity of every run, with the reasons and with what could not be looked for, is in
+`masking.csv`. Medians over seeds:"""
+
+PANEL = {
+    "fgsm_minus_pgd": "FGSM − PGD",
+    "loss_dip": "loss falls again",
+    "fgsm_to_rfgsm_loss_ratio": "FGSM : R-FGSM",
+    "fgsm_to_ifgsm_loss_ratio": "FGSM : I-FGSM",
+    "gradient_alignment": "alignment",
+    "linearity_error": "linearity error",
+    "zero_gradient": "zero gradients",
+}
+"""Columns of the panel that the page shows."""
 
 
 def summary(
@@ -68,6 +86,7 @@ def summary(
     beside: pd.DataFrame,
     doubts: pd.DataFrame = NONE,
     compared: pd.DataFrame = NOT_COMPARED,
+    panel: pd.DataFrame = masking.NONE,
 ) -> str:
     """Return the page as Markdown.
 
@@ -78,6 +97,7 @@ def summary(
         beside: of `regbench.published.compare`.
         doubts: of `regbench.doubts.doubts`.
         compared: of `regbench.comparisons.comparisons`.
+        panel: of `regbench.masking.panel`.
     """
     shown = markdown(tables)
     parts = (
@@ -86,6 +106,8 @@ def summary(
         MARKED * (MARK in shown) + reading(tidy),
         "## Is the difference real?",
         differences(compared, rows),
+        "## Robust, or only apparently so?",
+        judged(panel),
         "## Doubts",
         f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
@@ -116,6 +138,42 @@ def reading(tidy: pd.DataFrame) -> str:
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
     return READING.format(images=images, checkpoint=which, radii=f"L∞, images in [0, 1]; {radii}.")
+
+
+def judged(panel: pd.DataFrame) -> str:
+    """Return each method's verdicts and the chief quantities, and the rule that was applied."""
+    if panel.empty:
+        return "Not judged."
+    meanings = "; ".join(f"*{name}*: {meaning}" for name, meaning, _ in VERDICTS)
+    lines = [f"* {sign.name} ({sign.bound}): {sign.definition}. {sign.source}." for sign in SIGNS]
+    table = pd.DataFrame(
+        [_method(key, part) for key, part in panel.groupby(CELL, sort=False, observed=True)]
+    )
+    return "\n\n".join(
+        (
+            JUDGED.format(meanings=meanings),
+            markdown([table]),
+            "Signs of masked gradients, each enough by itself where a network looks robust:",
+            "\n".join(lines),
+        )
+    )
+
+
+def _method(key: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
+    cell = dict(zip(CELL, key, strict=True))
+    del cell["regularizer"]
+    onsets = part["overfitting_onset"].dropna()
+    medians = part[[*PANEL]].median()
+    return {
+        **cell,
+        "verdict": _counted(part["verdict"]),
+        **{label: _number(medians[name]) for name, label in PANEL.items()},
+        "overfits in epoch": ", ".join(f"{onset}" for onset in onsets) or "–",
+    }
+
+
+def _number(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 def published(beside: pd.DataFrame) -> str:

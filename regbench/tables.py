@@ -1,4 +1,4 @@
-"""Stage 5a: rows -> results, accuracy, intervals, comparisons, published, doubts and summary.md."""
+"""Stage 5a: rows -> tables (.csv, .md, .tex) and the first page of the report, summary.md."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,7 @@ from regbench.comparisons import (
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
 from regbench.latex import latex
+from regbench.masking import panel
 from regbench.published import NOTHING, compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, load, over_seeds, results, unswept
@@ -125,6 +126,7 @@ def main() -> None:
     tables = [table for table, _ in printed]
     trained = judged(rows)
     compared = comparisons(trained, references, arguments.margin / 100)
+    masked = panel(rows)
     known = load_published(arguments.published) if arguments.published else NOTHING
     beside = compare(known, means)
     stored = {
@@ -134,13 +136,14 @@ def main() -> None:
         "comparisons": compared,
         "published": beside,
         "doubts": broken,
+        "masking": masked,
     }
     bold = leaders(trained)
     texts = {
         "accuracy.md": markdown(tables) + "\n",
         "accuracy.tex": "\n".join(latex(table, part, bold) for table, part in printed),
         "published.md": markdown([beside]) + "\n",
-        "summary.md": summary(rows, tidy, tables, beside, broken, compared),
+        "summary.md": summary(rows, tidy, tables, beside, broken, compared, masked),
     }
     for name, table in stored.items():
         table.to_csv(folder / f"{name}.csv", index=False)

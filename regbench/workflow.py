@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from regbench.cards import DataCard, SuiteCard
+from regbench.cards import DataCard, DiagnosisCard, SuiteCard
 from regbench.check import STAMPS, claims, hold
 from regbench.config import IDENTIFIER
 from regbench.configfile import parse, read
 from regbench.errors import UserError, report
-from regbench.fingerprint import ATTACKING, DATA, TRAINING, fingerprint
+from regbench.fingerprint import ATTACKING, DATA, DIAGNOSING, TRAINING, fingerprint
 from regbench.grid import data_path, resolve, run_folder
 from regbench.locks import taken
 from regbench.manifest import Cost, Declared, Manifest, Run
@@ -138,6 +138,15 @@ class Bench:
         attacks = self._suite(wildcards).attacks.values()
         return fingerprint((*ATTACKING, *(one.attack for one in attacks)))
 
+    def diagnosis_card(self, wildcards: Wildcards) -> str:
+        """Return the card of what is measured of a run."""
+        return self._diagnosis(wildcards).text()
+
+    @property
+    def diagnosis_code(self) -> str:
+        """The fingerprint of the code that decides diagnostics."""
+        return fingerprint((*DIAGNOSING, *self.modules("diagnostics")))
+
     def sources(self, wildcards: Wildcards) -> list[str]:
         """Return the files of the trained networks that a suite's attacks craft on."""
         files = ("card.json", "best.safetensors", "last.safetensors")
@@ -176,13 +185,15 @@ class Bench:
         A GPU that is asked for and absent ends the program here.
         """
         ours = {run.folder for run in self._runs.values()}
-        targets = [path for path in outputs if path.rpartition("/")[0] in ours]
+        # a diagnosis costs next to nothing beside a suite
+        asked = set(outputs) - self.manifest.diagnoses.keys()
+        targets = [path for path in asked if path.rpartition("/")[0] in ours]
         if not targets:
             return
         jobs = str(self.gpus or cores)
         command = [sys.executable, "-W", "ignore", "-m", "regbench.forecast", self.manifest_path]
         done = subprocess.run(
-            [*command, "--jobs", jobs], input="\n".join(targets), text=True, check=False
+            [*command, "--jobs", jobs], input="\n".join(sorted(targets)), text=True, check=False
         )
         if done.returncode == 2:  # a user's mistake; a forecast that failed otherwise is not missed
             sys.exit(2)
@@ -239,7 +250,14 @@ class Bench:
             for run in self.manifest.runs
             for name in ("curve.csv", "run.json")
         ]
-        return leaves + [path for run in self.manifest.runs for path in run.verdicts.values()]
+        judged = [path for run in self.manifest.runs for path in run.verdicts.values()]
+        return leaves + judged + [*self.manifest.diagnoses]
+
+    @property
+    def rows(self) -> list[str]:
+        """The tables that regbench.collect writes."""
+        always = ["verdicts", "evaluations", "runs", "curves"]
+        return always + ["diagnostics"] * bool(self.manifest.diagnoses)
 
     @cached_property
     def _runs(self) -> dict[str, Run]:
@@ -260,6 +278,13 @@ class Bench:
 
     def _suite(self, wildcards: Wildcards) -> SuiteCard:
         return self.manifest.suites[self.run(wildcards).verdicts[wildcards.suite]]
+
+    def _diagnosis(self, wildcards: Wildcards) -> DiagnosisCard:
+        run = self.run(wildcards)
+        path = f"{run.folder}/diagnostics-{wildcards.key}.parquet"
+        if path not in self.manifest.diagnoses:
+            sys.exit(report(UserError(f"'{path}' is not of experiment '{self.name}'")))
+        return self.manifest.diagnoses[path]
 
     @cached_property
     def gpus(self) -> int:

@@ -12,6 +12,7 @@ TABLES = expand(
         "doubts.csv",
         "intervals.csv",
         "comparisons.csv",
+        "masking.csv",
         "accuracy.md",
         "accuracy.tex",
         "published.md",
@@ -26,11 +27,11 @@ rule tables:
         published=PUBLISHED,
     output:
         report(
-            TABLES[:7],
+            TABLES[:8],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[7:],
+        TABLES[8:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True

@@ -1,9 +1,7 @@
-# 4. verdicts, curves and run records -> four tables of rows
+# 4. verdicts, diagnostics, curves and run records -> tables of rows
 
 
-ROWS = expand(
-    f"{REPORTS}/{{rows}}.parquet", rows=["verdicts", "evaluations", "runs", "curves"]
-)
+ROWS = expand(f"{REPORTS}/{{rows}}.parquet", rows=bench.rows)
 
 
 rule collect:

@@ -64,7 +64,7 @@ def manifest(*cards: RunCard) -> Manifest:
         for index, card in enumerate(cards)
     )  # fmt: skip
     suites = {run.verdicts["s"]: suite for run in runs}
-    return Manifest(experiment="e", runs=runs, sources=(), attacks={}, suites=suites)
+    return Manifest(experiment="e", runs=runs, sources=(), attacks={}, suites=suites, diagnoses={})
 
 
 def test_the_size_of_a_known_data_set_is_told_without_reading_it(monkeypatch, tmp_path):

@@ -38,7 +38,7 @@ def categories(frame):
 
 @pytest.fixture
 def rows():
-    verdicts, evaluations, runs, curves = [], [], [], []
+    verdicts, evaluations, runs, curves, diagnostics = [], [], [], [], []
     for method in METHODS:
         for seed in range(3):
             cell = {"dataset": "digits", "model": "net", "regularizer": method, "method": method}
@@ -57,6 +57,17 @@ def rows():
                  "validation_clean": 0.5, "validation_ifgsm": 0.4}
                 for epoch in (1, 2, 3)
             ]  # fmt: skip
+            diagnostics += [
+                {**cell, "quantity": "loss_along_fgsm", "along": along, "across": np.nan,
+                 "value": 0.1 + along + seed, "n": 100}
+                for along in (0, 0.05, 0.1, 0.15, 0.2)
+            ]  # fmt: skip
+            diagnostics += [
+                {**cell, "quantity": "loss_surface", "along": along, "across": across,
+                 "value": 0.1 + along + across**2, "n": 64}
+                for along in (0, 0.05, 0.1)
+                for across in (-0.1, 0, 0.1)
+            ]  # fmt: skip
             for attack, hits in zip(ATTACKS, HITS[method], strict=True):
                 correct = np.arange(100) < hits + seed
                 verdicts.append(pd.DataFrame({**cell, "attack": attack, "correct": correct}))
@@ -68,7 +79,8 @@ def rows():
                      "arguments": '{"epsilon": 0.1, "restarts": 1}',
                      **dict.fromkeys(["source", "sweep", "value", "family"])}
                 )  # fmt: skip
-    frames = (pd.concat(verdicts), *(pd.DataFrame(part) for part in (evaluations, runs, curves)))
+    others = (evaluations, runs, curves, diagnostics)
+    frames = (pd.concat(verdicts), *(pd.DataFrame(part) for part in others))
     return Rows(*(categories(frame.reset_index(drop=True)) for frame in frames))
 
 
@@ -116,7 +128,7 @@ def swept(rows):
     both = [pd.concat(parts, ignore_index=True) for parts in (verdicts, evaluations)]
     for frame in both:
         frame["attack"] = pd.Categorical(frame["attack"].astype(str), order, ordered=True)
-    return Rows(*both, rows.runs, rows.curves)
+    return rows._replace(verdicts=both[0], evaluations=both[1])
 
 
 def test_the_page_counts_images_once_per_data_set(rows):
@@ -439,5 +451,6 @@ def test_each_figure_draws_every_method(rows, name):
     figure = members.load(f"regbench.figures.{name}")(swept(rows))
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     shown = {text.get_text() for legend in legends for text in legend.get_texts()}
+    shown |= {line for axes in figure.axes for line in axes.get_title().splitlines()}
     assert shown >= set(METHODS)
     plt.close(figure)

@@ -27,6 +27,7 @@ TINY = {
     "gap": ["fgsm", "pgd"],
     "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.1},
     "regularizers": {"natural": None, "fgsm_at": None, "sat_r1": {"weight": 0.1, "steps": 2}},
+    "diagnostics": {"images": 20, "points": 3},
     "attacks": {
         "white_box": {
             "clean": {"images": 50},
@@ -129,10 +130,12 @@ def test_every_promised_file_is_there(finished):
     for name in (
         "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
         "accuracy.tex", "results.csv", "doubts.csv", "intervals.csv", "comparisons.csv",
+        "masking.csv", "diagnostics.parquet",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
         "figures/accuracy_per_attack.png", "figures/learning_curves.png",
         "figures/robustness_against_cost.png", "figures/robustness_against_cost.pdf",
-        "figures/accuracy_over_sweeps.png",
+        "figures/accuracy_over_sweeps.png", "figures/loss_along_fgsm.png",
+        "figures/loss_surface.png",
     ):  # fmt: skip
         assert (reports / name).stat().st_size > 0, name
     tidy = pd.read_csv(reports / "results.csv")
@@ -141,6 +144,9 @@ def test_every_promised_file_is_there(finished):
     assert (tidy["low"] <= tidy["accuracy"]).all()
     assert (tidy["accuracy"] <= tidy["high"]).all()
     assert list(pd.read_csv(reports / "accuracy.csv")["method"]) == ["natural", "FGSM-AT", "SAT-R1"]
+    judged = pd.read_csv(reports / "masking.csv")
+    assert list(judged["method"]) == ["natural", "FGSM-AT", "SAT-R1"]
+    assert judged["zero_gradient"].notna().all()
 
 
 def test_a_second_run_does_nothing(copy):
@@ -151,7 +157,8 @@ def test_a_second_run_does_nothing(copy):
 def test_a_new_weight_runs_only_its_cell(copy):
     copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "sat_r1": {"weight": 0.7}}})
     assert copy.jobs() == {
-        "train_sat_r1": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_sat_r1": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1, "figures": 1,
+        "all": 1,
     }  # fmt: skip
 
 
@@ -167,6 +174,17 @@ def test_a_changed_loss_runs_only_its_cells(copy):
     assert jobs["train_sat_r1"] == 1
     assert jobs["attack"] == 3
     assert "train_natural" not in jobs
+
+
+def test_a_changed_diagnostic_measures_anew_and_trains_nothing(copy):
+    with edited(copy, "regbench/diagnostics/several_steps.py", "STEPS = 10", "STEPS = 5"):
+        jobs = copy.jobs()
+    assert jobs == {"diagnose": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1}
+
+
+def test_without_diagnostics_their_table_goes(copy):
+    copy.configure({**TINY, "diagnostics": False})
+    assert copy.jobs() == {"collect": 1, "tables": 1, "figures": 1, "all": 1}
 
 
 def test_a_comment_runs_nothing(copy):
@@ -187,7 +205,9 @@ def test_the_pieces_of_an_attack_are_jobs_whose_verdicts_are_gathered(copy):
         "fgsm": {"images": 50},
         "over": {"attack": "fgsm", "images": 10, "pieces": 2, "sweep": {"epsilon": [0.1, 0.2]}},
     }
-    chosen = {"regularizers": {"natural": None}, "attacks": {"pieces": pieces}}
+    chosen = {
+        "regularizers": {"natural": None}, "attacks": {"pieces": pieces}, "diagnostics": False,
+    }  # fmt: skip
     copy.configure({**TINY, **chosen, "experiment": "pieces"}, "pieces")
     jobs = {"attack": 1, "attack_piece": 7, "collect": 1, "tables": 1, "figures": 1, "all": 1}
     assert copy.jobs(name="pieces") == jobs
@@ -217,7 +237,8 @@ def test_two_experiments_share_cells_and_never_overwrite(copy):
     }
     copy.configure(other, "other")
     assert copy.jobs(name="other") == {
-        "train_sat_r1": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_sat_r1": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1, "figures": 1,
+        "all": 1,
     }  # fmt: skip
     assert copy.snakemake(name="other").returncode == 0
     assert "Nothing to be done" in str(copy.snakemake().stderr)
@@ -292,7 +313,8 @@ def test_the_readme_regularizer_runs_only_its_own_cells(copy):
             for file in (copy.folder / path).glob("logit_squeezing.*"):
                 file.unlink()
     assert jobs == {
-        "train_logit_squeezing": 1, "attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1
+        "train_logit_squeezing": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1,
+        "figures": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -483,6 +505,7 @@ def test_the_full_reproduction_resolves(tmp_path):
     cells, sources = 3 * 7 * 3, 6 + 3
     assert trainings == cells + sources
     assert jobs["attack"] == 5 * cells
+    assert jobs["diagnose"] == cells
 
 
 @contextmanager

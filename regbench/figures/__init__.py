@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
+from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
@@ -54,3 +55,11 @@ def footnote(figure: Figure, lines: list[str]) -> None:
 def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
     """Put the legend of all panels to the right of the figure."""
     figure.legend(handles, labels, loc="outside right center", frameon=False)
+
+
+def nothing_to_show(why: str) -> Figure:
+    """Return a figure that says in one line why it is empty."""
+    figure, axes = plt.subplots(figsize=(5, 1), layout="constrained")
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, why, ha="center")
+    return figure

@@ -5,11 +5,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, legend, markers, task
+from regbench.figures import colours, legend, markers, nothing_to_show, task
 from regbench.rows import Rows, over_seeds, results
 from regbench.suites import SYMBOLS
 
 __all__ = ["accuracy_over_sweeps"]
+
+NOTHING = "No attack of this experiment is swept (config: `sweep:`)."
 
 
 def accuracy_over_sweeps(rows: Rows) -> Figure:
@@ -21,7 +23,7 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     means = over_seeds(results(rows))
     swept = means[means["sweep"].notna()]
     if swept.empty:
-        return _nothing_to_show()
+        return nothing_to_show(NOTHING)
     panels = list(swept.assign(task=task(swept)).groupby(["task", "family"], sort=False))
     figure, grid = plt.subplots(
         1, len(panels), figsize=(1.5 + 3.5 * len(panels), 3.2), squeeze=False, layout="constrained"
@@ -49,10 +51,3 @@ def _draw(axes: Axes, part: pd.DataFrame) -> None:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
     axes.set(xlabel=SYMBOLS.get(parameter, parameter), ylabel="accuracy (%)", ylim=(-3, 103))
-
-
-def _nothing_to_show() -> Figure:
-    figure, axes = plt.subplots(figsize=(5, 1), layout="constrained")
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, "No attack of this experiment is swept (config: `sweep:`).", ha="center")
-    return figure

@@ -1,9 +1,11 @@
 """What training saw after each epoch."""
 
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from regbench.figures import colours, task
+from regbench.overfitting import onsets
 from regbench.rows import Rows
 
 __all__ = ["learning_curves"]
@@ -17,7 +19,10 @@ PANELS = {
 
 
 def learning_curves(rows: Rows) -> Figure:
-    """Return validation accuracy and losses against the epoch: mean and range over seeds."""
+    """Return validation accuracy and losses against the epoch: mean and range over seeds.
+
+    A cross on the I-FGSM accuracy marks where a run begins to overfit catastrophically.
+    """
     curves = rows.curves.assign(
         task=task(rows.curves),
         validation_clean=100 * rows.curves["validation_clean"],
@@ -36,5 +41,21 @@ def learning_curves(rows: Rows) -> Figure:
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
     grid.set_axis_labels("epoch", "")
     grid.legend.set_title(None)
+    _mark(grid, onsets(rows), curves, several)
     figure: Figure = grid.figure
     return figure
+
+
+def _mark(grid: sns.FacetGrid, found: pd.DataFrame, curves: pd.DataFrame, several: bool) -> None:
+    """Put a cross on the I-FGSM accuracy of each run that overfits, where it begins to."""
+    keys = ["task", "method", "seed", "epoch"]
+    found = found.dropna(subset="onset").rename(columns={"onset": "epoch"})
+    at = found.assign(task=task(found)).merge(curves.astype({"method": str}), on=keys)
+    told = PANELS["validation_ifgsm"]
+    for name, runs in at.groupby("task"):
+        axes = grid.axes_dict[(name, told) if several else told]
+        axes.plot(
+            runs["epoch"], runs["validation_ifgsm"], linestyle="", marker="X", markersize=8,
+            color="black", markeredgecolor="white", label="catastrophic overfitting", zorder=4,
+        )  # fmt: skip
+        axes.legend(fontsize="small", loc="best")

@@ -1,0 +1,36 @@
+"""Stage 3b: weights + diagnosis card -> what tells masked gradients from robustness, as parquet."""
+
+import argparse
+from pathlib import Path
+
+from regbench.cards import DiagnosisCard
+from regbench.diagnosis import Diagnosis
+from regbench.errors import program
+from regbench.lease import leased
+from regbench.locks import sole
+from regbench.prepare import open_data
+from regbench.seals import write_table
+
+
+def main() -> None:
+    """Read the command line and diagnose one trained model."""
+    parser = argparse.ArgumentParser(prog="python -m regbench.diagnose", description=__doc__)
+    parser.add_argument("card", help="a diagnosis card: JSON text, or the path of a JSON file")
+    parser.add_argument("--run", type=Path, required=True, help="folder of regbench.train")
+    parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
+    parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
+    arguments = parser.parse_args()
+    card, data, out = DiagnosisCard.read(arguments.card), open_data(arguments.data), arguments.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with sole(out.parent) as waited, leased(arguments.device) as device:
+        if waited and out.exists():
+            print("the other process has finished this diagnosis")
+            return
+        rows, about = Diagnosis(card, arguments.run, data, device).table()
+        write_table(out, rows, about)
+        print(f"{out}: {len(rows)} rows, {about['status']}, {about['seconds']:.1f} s")
+
+
+if __name__ == "__main__":
+    program(main)

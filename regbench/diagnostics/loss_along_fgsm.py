@@ -1,0 +1,41 @@
+"""Does the loss rise along the direction in which FGSM looks for it?"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from regbench.diagnostics import Measured, Probe, each_cross_entropy
+from regbench.validation import right
+
+__all__ = ["loss_along_fgsm"]
+
+ROUNDING = 1e-4
+"""Part of 1 + ℓ that a fall must exceed."""
+
+
+def loss_along_fgsm(probe: Probe, generator: torch.Generator) -> Iterator[Measured]:
+    """ℓ(x + t · sign ∇ₓℓ(x)), clipped to [0, 1], against the radius t, and who falls on the way.
+
+    The property of SAT-R3 (Vivek & Babu 2020, arXiv:2002.00614): a robust model's loss rises with
+    the radius, a pseudo-robust one's falls again.
+
+    * `loss_along_fgsm`, `accuracy_along_fgsm`: at each radius from 0 to 2ε; accuracy above that at
+      0 is label leaking (Kurakin 2017, arXiv:1611.01236).
+    * `not_rising`: share of images whose loss falls between two radii up to ε, or is no higher at ε
+      than at the image.
+    """
+    curve = []
+    for radius in probe.radii:
+        logits = probe.logits(probe.fgsm(radius))
+        curve.append(each_cross_entropy(logits, probe.y))
+        yield Measured("loss_along_fgsm", curve[-1], along=radius)
+        yield Measured("accuracy_along_fgsm", right(logits, probe.y), along=radius)
+    yield Measured("not_rising", ~_rises(torch.stack(curve[: len(curve) // 2 + 1])))
+
+
+def _rises(curve: Tensor) -> Tensor:
+    """Tell, (m,), of losses at radii 0 to ε, (points, m), whether they rise without a fall."""
+    noise = ROUNDING * (1 + curve)
+    falls = (curve[1:] < curve[:-1] - noise[:-1]).any(0)
+    return (curve[-1] > curve[0]) & ~falls

@@ -1,0 +1,53 @@
+"""Does the loss rise in the direction in which FGSM looks for it? FGSM-AT's dip is masking."""
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from regbench.figures import colours, legend, markers, nothing_to_show, task
+from regbench.rows import Rows
+
+__all__ = ["loss_along_fgsm"]
+
+NOTHING = "No diagnostics were taken of this experiment (config: `diagnostics:`)."
+
+
+def loss_along_fgsm(rows: Rows) -> Figure:
+    """Return one panel per data set and network: mean loss against the radius along FGSM's step.
+
+    Points are means over seeds, bars their range; the line marks ε, within which a robust network's
+    curve rises.
+    """
+    table = rows.diagnostics[rows.diagnostics["quantity"] == "loss_along_fgsm"]
+    if table.empty:
+        return nothing_to_show(NOTHING)
+    panels = list(table.assign(task=task(table)).groupby("task", sort=False))
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(1.5 + 3.5 * len(panels), 3.2), squeeze=False, layout="constrained"
+    )
+    for axes, (name, part) in zip(grid.flat, panels, strict=True):
+        _draw(axes, part)
+        axes.set(title=name, xlabel="radius along sign ∇ₓℓ", ylabel="mean cross entropy (nats)")
+    legend(figure, *grid.flat[0].get_legend_handles_labels())
+    return figure
+
+
+def _draw(axes: Axes, part: pd.DataFrame) -> None:
+    methods = part["method"].cat.categories
+    tint, shape = colours(methods), markers(methods)
+    for method in methods:
+        seeds = part[part["method"] == method].groupby("along")["value"]
+        mean = seeds.mean()
+        reach = [mean - seeds.min(), seeds.max() - mean]
+        axes.errorbar(
+            mean.index, mean, yerr=reach, color=tint[method], marker=shape[method],
+            markersize=4.5, capsize=2, label=method,
+        )  # fmt: skip
+    epsilon = part["along"].max() / 2
+    axes.axvline(epsilon, color="0.4", linestyle=":", zorder=0)
+    axes.annotate(
+        "ε", (epsilon, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+        textcoords="offset points", color="0.3",
+    )  # fmt: skip
+    axes.set_yscale("log")

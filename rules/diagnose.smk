@@ -1,0 +1,22 @@
+# 3b. weights + diagnosis card -> what tells masked gradients from robustness
+
+
+rule diagnose:
+    input:
+        data=bench.data,
+        card=f"{RUN}/card.json",
+        best=f"{RUN}/best.safetensors",
+        last=f"{RUN}/last.safetensors",
+    output:
+        f"{RUN}/diagnostics-{{key}}.parquet",
+    log:
+        f"{RUN}/diagnostics-{{key}}.log",
+    resources:
+        gpu=bench.gpu,
+    params:
+        card=bench.diagnosis_card,
+        code=bench.diagnosis_code,
+        folder=lambda wildcards, input: Path(input.card).parent,
+    shell:
+        "python -m regbench.diagnose {params.card:q} --run {params.folder:q}"
+        " --data {input.data:q} --out {output:q} > {log:q} 2>&1"
