@@ -42,3 +42,4 @@ rule all:
         bench.files,
         TABLES,
         FIGURES,
+        PAGE,

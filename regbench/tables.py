@@ -46,7 +46,7 @@ def accuracy(
 
 
 def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame) -> pd.DataFrame:
-    means = means.assign(label=_with_count(means))
+    means = means.assign(label=labels(means))
     told = zip(means.iterrows(), flags(means, doubts), strict=True)
     cells = means.assign(cell=[cell(row) + MARK * bool(flag) for (_, row), flag in told])
     attacks = means.sort_values("attack")["label"].unique()
@@ -60,8 +60,12 @@ def _of_one_data_set(means: pd.DataFrame, gap: Gap | None, doubts: pd.DataFrame)
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
-def _with_count(means: pd.DataFrame) -> pd.Series:
-    """Return the labels, those of attacks that saw fewer images than others with their number."""
+def labels(means: pd.DataFrame) -> pd.Series:
+    """Return the labels, those of attacks that saw fewer images than others with their number.
+
+    Args:
+        means: of `over_seeds`, of one data set and without the points of sweeps.
+    """
     count = means.groupby("attack", observed=True)["n"].transform("max")
     fewer = (count > 0) & (count < count.max())
     counted = means["label"] + " (n = " + count.astype(str) + ")"
