@@ -135,6 +135,7 @@ def _run(verdicts: pd.DataFrame, told: pd.DataFrame) -> Run:
             verdicts=of[row["attack"]],
         )
         for row in told.to_dict("records")
+        if row["attack"] in of  # one that found no memory has no verdicts
     )
 
 

@@ -237,7 +237,7 @@ def _results(numbers: pd.DataFrame, remaking: Remaking | None) -> Table:
     return Table(
         "Results per run and attack",
         ["Accuracy in percent, with its 95 % Wilson interval."],
-        list(frame),
+        list(map(str, frame)),
         [
             [Cell(str(text), told if name == "accuracy" else "") for name, text in row.items()]
             for row, told in zip(frame.to_dict("records"), about, strict=True)
@@ -285,14 +285,16 @@ def _table(
 ) -> Table:
     """Return a frame as a table; `told` says something of the cells of a method and a column."""
     known = told or {}
+    columns = list(map(str, frame))
+    texts = [map(str, values) for values in frame.itertuples(index=False, name=None)]
     rows = [
         [
-            Cell(str(text), known.get((*(row.get(key) for key in ("model", "method")), column), ""))
-            for column, text in row.items()
+            Cell(text, known.get((row.get("model", ""), row.get("method", ""), name), ""))
+            for name, text in row.items()
         ]
-        for row in frame.to_dict("records")
+        for row in (dict(zip(columns, values, strict=True)) for values in texts)
     ]
-    return Table(title, notes, list(map(str, frame)), rows)
+    return Table(title, notes, columns, rows)
 
 
 # --- figures --------------------------------------------------------------------------------------

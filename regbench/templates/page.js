@@ -38,11 +38,20 @@ function tell(cell) {
   }
   about.hidden = false;
   cell.setAttribute("aria-describedby", about.id);
-  const place = cell.getBoundingClientRect();
-  const { offsetWidth: width, offsetHeight: height } = about;
-  const below = place.bottom + height <= innerHeight || place.top < height;
-  about.style.left = `${Math.max(8, Math.min(place.left, document.documentElement.clientWidth - width - 8))}px`;
-  about.style.top = `${below ? place.bottom : place.top - height}px`;
+  place();
+}
+
+function place() {
+  if (!told) return;
+  const cell = told.getBoundingClientRect();
+  if (cell.bottom < 0 || cell.top > innerHeight) return hush();
+  about.style.maxHeight = "";
+  const [above, under] = [cell.top, innerHeight - cell.bottom];
+  const below = under >= about.offsetHeight || under >= above;
+  about.style.maxHeight = `${(below ? under : above) - 8}px`;
+  const right = document.documentElement.clientWidth - about.offsetWidth - 8;
+  about.style.left = `${Math.max(8, Math.min(cell.left, right))}px`;
+  about.style.top = `${below ? cell.bottom : above - about.offsetHeight}px`;
 }
 
 function hush() {
@@ -65,7 +74,7 @@ for (const event of ["pointerout", "focusout"]) {
   });
 }
 document.addEventListener("keydown", ({ key }) => key === "Escape" && hush());
-document.addEventListener("scroll", hush, { capture: true, passive: true });
+document.addEventListener("scroll", place, { capture: true, passive: true });
 
 // --- figures: enlarged by a click
 
