@@ -19,7 +19,7 @@ demo: .venv/installed  ## train and judge on digits in minutes, print the table
 	&& $(SNAKEMAKE) --quiet all --report reports/$(EXPERIMENT)/report.html $(OF) \
 	&& cat reports/$(EXPERIMENT)/summary.md \
 	&& $(BIN)/python -m regbench.overhead --since $$start --cores $(CORES) \
-	&& ls reports/$(EXPERIMENT)/summary.md reports/$(EXPERIMENT)/report.html reports/$(EXPERIMENT)/figures/*.png
+	&& ls reports/$(EXPERIMENT)/summary.md reports/$(EXPERIMENT)/*.html reports/$(EXPERIMENT)/figures/*.png
 
 report: .venv/installed  ## bind the report of EXPERIMENT into one HTML file
 	$(SNAKEMAKE) --report reports/$(EXPERIMENT)/report.html $(OF)

@@ -43,3 +43,4 @@ rule all:
         bench.files,
         TABLES,
         FIGURES,
+        PAGE,

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,8 +12,9 @@ PACKAGES = ("torch", "torchvision", "robustbench", "pyautoattack", "numpy")
 
 
 def provenance(device: torch.device) -> dict[str, str | int | bool]:
-    """Return machine, device, package versions and commit, as flat text."""
+    """Return day (UTC), machine, device, package versions and commit, as flat text."""
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -20,6 +20,11 @@ COLUMNS = [
     "verdict", "source",
 ]  # fmt: skip
 
+PLACES = ["dataset", "epsilon", "attack", "place", "accuracy", "method", "model", "source"]
+
+OURS = "this experiment"
+"""The source of a number of ours."""
+
 
 class Entry(BaseModel):
     """What one source says of one method on one data set.
@@ -60,9 +65,16 @@ class Meaning(BaseModel):
 
 
 class Published(BaseModel):
-    """A file of published numbers."""
+    """A file of published numbers.
+
+    Attributes:
+        collected: when they were looked up.
+        attacks: what each name of an attack means.
+        entries: what each source says.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    collected: str = ""
     attacks: dict[Name, Meaning]
     entries: tuple[Entry, ...]
 
@@ -116,6 +128,73 @@ def compare(published: Published, means: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def interval(mean: pd.Series) -> Interval:
+    """Return a mean over seeds with its 95 % interval, over the draw of the seeds and the images.
+
+    Args:
+        mean: a row of `regbench.rows.over_seeds`.
+    """
+    low, high = proportion_confint(mean["mean"] * mean["n"], mean["n"], method="wilson")
+    half = (high - low) / 2
+    if mean["seeds"] > 1:
+        half = np.hypot(half, t.ppf(0.975, mean["seeds"] - 1) * mean["sd"] / np.sqrt(mean["seeds"]))
+    return Interval(mean["mean"], float(half))
+
+
+def places(published: Published, means: pd.DataFrame) -> pd.DataFrame:
+    """Return our accuracies ranked among the published ones, under each attack, in percent.
+
+    Ranked together is what shares data set, radius, attack and its parameters; the method and the
+    network may be any. Where several attacks of ours are the published one, the strongest counts.
+    Equal accuracies share the better place. Without one of ours there is no ranking.
+
+    Args:
+        published: of `load`.
+        means: of `regbench.rows.over_seeds`.
+    """
+    models = {(entry.dataset, entry.epsilon) for entry in published.entries}
+    rankings = [
+        _ranked(published, name, dataset, epsilon, means)
+        for dataset, epsilon in sorted(models)
+        for name in published.attacks
+    ]
+    return pd.concat([pd.DataFrame(columns=PLACES), *rankings], ignore_index=True)
+
+
+def _ranked(
+    published: Published, name: str, dataset: str, epsilon: float, means: pd.DataFrame
+) -> pd.DataFrame:
+    meaning = published.attacks[name]
+    of_data = means[means["dataset"] == dataset]
+    called = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
+    same = np.array([_is(meaning, epsilon, row) for _, row in of_data.iterrows()], dtype=bool)
+    strongest = of_data[same].groupby(CELL, observed=True)["mean"].min().dropna().reset_index()
+    ours = [(row["mean"], row["method"], row["model"], OURS) for _, row in strongest.iterrows()]
+    theirs = [
+        (
+            entry.accuracy[name] / 100,
+            called.get(entry.rule, entry.rule),
+            entry.model,
+            _source(entry),
+        )
+        for entry in published.entries
+        if (entry.dataset, entry.epsilon) == (dataset, epsilon) and name in entry.accuracy
+    ]
+    if not (ours and theirs):
+        return pd.DataFrame(columns=PLACES)
+    table = pd.DataFrame([*ours, *theirs], columns=["accuracy", "method", "model", "source"])
+    place = table["accuracy"].rank(ascending=False, method="min").astype(int)
+    table = table.assign(
+        dataset=dataset,
+        epsilon=f"{epsilon:.4g}",
+        attack=meaning.label,
+        place=place.astype(str) + f" of {len(table)}",
+        accuracy=(100 * table["accuracy"]).map("{:.2f}".format),
+        model=table["model"].astype(object).fillna("–"),
+    )
+    return table.loc[place.sort_values(kind="stable").index, PLACES]
+
+
 def _stands_beside(entry: Entry, cell: pd.DataFrame) -> bool:
     first = cell.iloc[0]
     same = (first["dataset"], first["rule"]) == (entry.dataset, entry.rule)
@@ -127,14 +206,14 @@ def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> 
     told = {
         "dataset": entry.dataset, "model": first["model"], "method": first["method"],
         "attack": meaning.label, "published": f"{percent:g}", "images": entry.images,
-        "source": entry.source + (f" ({entry.note})" if entry.note else ""),
+        "source": _source(entry),
     }  # fmt: skip
     ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
     ours = ours[ours["mean"].notna()]
     if ours.empty:
         return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
     row = ours.iloc[0]
-    mine, theirs = _ours(row), _theirs(percent, entry.images)
+    mine, theirs = interval(row), _theirs(percent, entry.images)
     apart = abs(mine.value - theirs.value) > np.hypot(mine.half, theirs.half)
     return {
         **told,
@@ -143,6 +222,10 @@ def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> 
         "seeds": row["seeds"],
         "verdict": "differ" if apart else "agree",
     }
+
+
+def _source(entry: Entry) -> str:
+    return entry.source + (f" ({entry.note})" if entry.note else "")
 
 
 def _is(meaning: Meaning, epsilon: float, row: pd.Series) -> bool:
@@ -156,15 +239,6 @@ def _is(meaning: Meaning, epsilon: float, row: pd.Series) -> bool:
         and (meaning.attack == "clean" or bool(np.isclose(row["epsilon"], epsilon, atol=1e-4)))
         and shared == meaning.arguments
     )
-
-
-def _ours(row: pd.Series) -> Interval:
-    """Mean over seeds; its interval covers the draw of the seeds and that of the images."""
-    low, high = proportion_confint(row["mean"] * row["n"], row["n"], method="wilson")
-    half = (high - low) / 2
-    if row["seeds"] > 1:
-        half = np.hypot(half, t.ppf(0.975, row["seeds"] - 1) * row["sd"] / np.sqrt(row["seeds"]))
-    return Interval(row["mean"], float(half))
 
 
 def _theirs(percent: float, images: int) -> Interval:

@@ -18,7 +18,7 @@ over seeds, of the weights with the {checkpoint} validation accuracy under I-FGS
 Each run's 95 % Wilson interval is in `results.csv`. {radii}
 
 `passes`: forward+backward passes per image and training step, a measure of cost that knows no
-machine; `train (s)`: seconds of one training on the machine below, validation left out.
+machine; `train (s)`: seconds of one training on the machine named here, validation left out.
 A difference column is in percentage points: what single-step accuracy promises and
 multi-step attacks take away."""
 
@@ -31,6 +31,11 @@ Ours: mean over seeds, in percent, ± half of a 95 % interval over seeds (Studen
 (Wilson). `agree`: the difference is within both intervals together. `cannot be compared`: no
 attack here has the published one's kind, radius and steps. Networks and training differ between
 sources."""
+
+
+PAGE = """\
+`index.html` beside this file has these tables to sort and filter, and what is known of each
+number."""
 
 
 MARKED = f"""\
@@ -104,6 +109,7 @@ def summary(
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
         MARKED * (MARK in shown) + reading(tidy),
+        PAGE,
         "## Is the difference real?",
         differences(compared, rows),
         "## Robust, or only apparently so?",
@@ -237,14 +243,17 @@ def _chance(p: float) -> str:
 
 def origin(rows: Rows) -> str:
     """Return machines, versions and commits as a list, each with its number of runs."""
-    columns = ["device", "threads", "platform", "python", "torch", "torchvision", "robustbench"]
-    columns += ["pyautoattack", "numpy", "commit", "dirty"]
-    lines = [f"* {column}: {_counted(rows.runs[column])}" for column in columns]
-    hours = (rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum())
-    lines.append(
-        f"* time: {hours[0]:.0f} s of training, {hours[1]:.0f} s of attacking, all runs added"
-    )
-    return "\n".join(lines)
+    return "\n".join(f"* {name}: {told}" for name, told in origins(rows).items())
+
+
+def origins(rows: Rows) -> dict[str, str]:
+    """Return days, machines, versions, commits and time, each with its number of runs."""
+    columns = ["date", "device", "threads", "platform", "python", "torch", "torchvision"]
+    columns += ["robustbench", "pyautoattack", "numpy", "commit", "dirty"]
+    known = [column for column in columns if column in rows.runs]  # older runs have no date
+    train, attack = rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum()
+    time = f"{train:.0f} s of training, {attack:.0f} s of attacking, all runs added"
+    return {**{column: _counted(rows.runs[column]) for column in known}, "time": time}
 
 
 def notes(tidy: pd.DataFrame) -> str:
@@ -259,7 +268,7 @@ def notes(tidy: pd.DataFrame) -> str:
 
 
 def _counted(values: pd.Series) -> str:
-    counts = values.astype(str).value_counts()
+    counts = values.astype(object).fillna("not recorded").astype(str).value_counts()
     if len(counts) == 1:
         return str(counts.index[0])
     return ", ".join(f"{value} ({count} runs)" for value, count in counts.items())

@@ -48,7 +48,7 @@ def accuracy(
 def cells(means: pd.DataFrame, doubts: pd.DataFrame = NONE) -> dict[str, pd.DataFrame]:
     """Return, for each data set, what stands where in its table: `cell` as text, by `column`."""
     return {
-        str(dataset): part.assign(column=_with_count(part), cell=_texts(part, doubts))
+        str(dataset): part.assign(column=labels(part), cell=_texts(part, doubts))
         for dataset, part in unswept(means).groupby("dataset", observed=True)
     }
 
@@ -70,8 +70,12 @@ def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
-def _with_count(means: pd.DataFrame) -> pd.Series:
-    """Return the labels, those of attacks that saw fewer images than others with their number."""
+def labels(means: pd.DataFrame) -> pd.Series:
+    """Return the labels, those of attacks that saw fewer images than others with their number.
+
+    Args:
+        means: of `over_seeds`, of one data set and without the points of sweeps.
+    """
     count = means.groupby("attack", observed=True)["n"].transform("max")
     fewer = (count > 0) & (count < count.max())
     counted = means["label"] + " (n = " + count.astype(str) + ")"

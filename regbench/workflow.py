@@ -51,6 +51,7 @@ class Bench:
             talks: whether to say how large the experiment is, as the main process does.
         """
         self._talks = talks
+        self._files = [os.path.relpath(path) for path in files]
         self._declared: dict[str, Declared] = {}
         try:
             for path in files:
@@ -222,6 +223,11 @@ class Bench:
         margin, references = self.experiment.margin, self.experiment.references
         chosen = "" if references is None else f" --references {shlex.join(references)}"
         return f"--margin {margin}{chosen}"
+
+    @property
+    def configfiles(self) -> str:
+        """The option of regbench.page for the files that the config came from."""
+        return f"--configfile {shlex.join(self._files)}" if self._files else ""
 
     @property
     def name(self) -> str:

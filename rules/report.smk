@@ -19,6 +19,7 @@ TABLES = expand(
     ],
 )
 PUBLISHED = f"{workflow.basedir}/config/published.yaml"
+PAGE = f"{REPORTS}/index.html"
 
 
 rule tables:
@@ -61,6 +62,32 @@ rule figures:
         "python -m regbench.figures {params.folder:q} > {log:q} 2>&1"
 
 
+rule page:
+    input:
+        rows=ROWS,
+        figures=FIGURES,
+        published=PUBLISHED,
+        templates=expand(
+            f"{workflow.basedir}/regbench/templates/page.{{kind}}",
+            kind=["html", "css", "js"],
+        ),
+    output:
+        PAGE,
+    log:
+        f"results/logs/{bench.name}-page.log",
+    localrule: True
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        gap=bench.gap,
+        manifest=bench.manifest_path,
+        configfiles=bench.configfiles,
+        code=bench.code("regbench.page"),
+    shell:
+        "python -m regbench.page {params.folder:q} {params.gap}"
+        " --published {input.published:q}"
+        " --manifest {params.manifest:q} {params.configfiles} > {log:q} 2>&1"
+
+
 # Everything above the verdicts drawn anew from what lies here, finished or not: it asks for no
 # file, so it can train nothing, and it needs no GPU.
 rule report_figures:
@@ -73,8 +100,12 @@ rule report_figures:
         gap=bench.gap,
         comparing=bench.comparing,
         published=PUBLISHED,
+        configfiles=bench.configfiles,
     shell:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
         " && python -m regbench.tables {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
-        " && python -m regbench.figures {params.reports:q}) 2>&1 | tee {log:q}"
+        " && python -m regbench.figures {params.reports:q}"
+        " && python -m regbench.page {params.reports:q} {params.gap}"
+        " --published {params.published:q}"
+        " --manifest {params.manifest:q} {params.configfiles}) 2>&1 | tee {log:q}"

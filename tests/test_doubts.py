@@ -329,6 +329,13 @@ def test_the_page_explains_the_dagger_and_tells_each_doubt(doubted):
     assert "quoted.\n\nNone.\n\n##" in sound
 
 
+def test_an_attack_that_found_no_memory_is_not_doubted_and_the_others_are():
+    known = rows(under("pgd", range(50), distance=0.2), under("autoattack", (), "autoattack"))
+    kept = known.verdicts[known.verdicts["attack"] == "pgd"]
+    found = doubts(known._replace(verdicts=kept))
+    assert list(found["attack"] + ": " + found["rule"]) == ["pgd: outside the ball"]
+
+
 def test_the_stage_writes_doubts_and_flags(doubted, tmp_path, monkeypatch):
     frames = doubted._replace(curves=pd.DataFrame([{**CELL, "seed": 0, "epoch": 1}]))
     for name, frame in frames._asdict().items():

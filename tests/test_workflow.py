@@ -1,6 +1,7 @@
 """The workflow itself, run by Snakemake on a copy of the repository."""
 
 import fcntl
+import html
 import json
 import os
 import re
@@ -53,6 +54,10 @@ TINY = {
         }
     },
 }
+
+
+DRAWN = {"collect": 1, "tables": 1, "figures": 1, "page": 1, "all": 1}
+"""The jobs above the verdicts."""
 
 
 class Copy:
@@ -128,7 +133,7 @@ def copy(finished):
 def test_every_promised_file_is_there(finished):
     reports = finished.folder / "reports/tiny"
     for name in (
-        "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
+        "index.html", "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
         "accuracy.tex", "results.csv", "doubts.csv", "intervals.csv", "comparisons.csv",
         "masking.csv", "diagnostics.parquet",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
@@ -157,15 +162,14 @@ def test_a_second_run_does_nothing(copy):
 def test_a_new_weight_runs_only_its_cell(copy):
     copy.configure({**TINY, "regularizers": {**TINY["regularizers"], "sat_r1": {"weight": 0.7}}})
     assert copy.jobs() == {
-        "train_sat_r1": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1, "figures": 1,
-        "all": 1,
+        "train_sat_r1": 1, "attack": 3, "diagnose": 1, **DRAWN
     }  # fmt: skip
 
 
 def test_a_new_suite_trains_nothing(copy):
     more = {**TINY["attacks"], "more": {"wide": {"attack": "fgsm", "epsilon": 0.5}}}
     copy.configure({**TINY, "attacks": more})
-    assert copy.jobs() == {"attack": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1}
+    assert copy.jobs() == {"attack": 3, **DRAWN}
 
 
 def test_a_changed_loss_runs_only_its_cells(copy):
@@ -196,7 +200,7 @@ def test_a_comment_runs_nothing(copy):
 def test_a_changed_plot_trains_nothing(copy):
     with edited(copy, "regbench/figures/learning_curves.py", "height=2.5", "height=3.0"):
         jobs = copy.jobs()
-    assert jobs == {"figures": 1, "all": 1}
+    assert jobs == {"figures": 1, "page": 1, "all": 1}
 
 
 def test_the_pieces_of_an_attack_are_jobs_whose_verdicts_are_gathered(copy):
@@ -209,7 +213,7 @@ def test_the_pieces_of_an_attack_are_jobs_whose_verdicts_are_gathered(copy):
         "regularizers": {"natural": None}, "attacks": {"pieces": pieces}, "diagnostics": False,
     }  # fmt: skip
     copy.configure({**TINY, **chosen, "experiment": "pieces"}, "pieces")
-    jobs = {"attack": 1, "attack_piece": 7, "collect": 1, "tables": 1, "figures": 1, "all": 1}
+    jobs = {"attack": 1, "attack_piece": 7, **DRAWN}
     assert copy.jobs(name="pieces") == jobs
     done = copy.snakemake(name="pieces")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -237,8 +241,7 @@ def test_two_experiments_share_cells_and_never_overwrite(copy):
     }
     copy.configure(other, "other")
     assert copy.jobs(name="other") == {
-        "train_sat_r1": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1, "figures": 1,
-        "all": 1,
+        "train_sat_r1": 1, "attack": 3, "diagnose": 1, **DRAWN
     }  # fmt: skip
     assert copy.snakemake(name="other").returncode == 0
     assert "Nothing to be done" in str(copy.snakemake().stderr)
@@ -251,16 +254,37 @@ def test_report_figures_redraws_without_training(copy):
     weights = run / "best.safetensors"
     figure = copy.folder / "reports/tiny/figures/learning_curves.png"
     aside = weights.rename(weights.with_suffix(".aside"))
-    before = figure.read_bytes()
+    page = copy.folder / "reports/tiny/index.html"
+    before = figure.read_bytes(), page.read_bytes()
     figure.unlink()
+    page.unlink()
     try:
         done = copy.snakemake("report_figures")
         retrained = weights.exists()
     finally:
         aside.rename(weights)
     assert done.returncode == 0, done.stderr
-    assert figure.read_bytes() == before, "the same rows must give the same picture"
+    assert (figure.read_bytes(), page.read_bytes()) == before, "the same rows give the same picture"
     assert not retrained
+
+
+def test_the_command_lines_of_the_page_make_what_they_say(copy):
+    text = html.unescape((copy.folder / "reports/tiny/index.html").read_text())
+    commands = set(re.findall(r"snakemake --cores all (results/.*) --configfile ([^\"]*)\"", text))
+    results = {
+        str(path.relative_to(copy.folder)) for path in copy.folder.glob("results/*/*/*/*/*.parquet")
+    }
+    targets = {target for target, _ in commands}
+    assert targets <= results
+    assert len(targets) == 3 * 3  # methods and suites
+    assert {config for _, config in commands} == {"config/tiny.yaml"}
+    target = sorted(targets)[0]
+    verdicts = copy.folder / target
+    aside = verdicts.rename(verdicts.with_suffix(".aside"))
+    try:
+        assert copy.jobs(target) == {"attack": 1}
+    finally:
+        aside.rename(verdicts)
 
 
 def test_report_figures_never_replaces_stored_rows_by_fewer(copy):
@@ -313,8 +337,7 @@ def test_the_readme_regularizer_runs_only_its_own_cells(copy):
             for file in (copy.folder / path).glob("logit_squeezing.*"):
                 file.unlink()
     assert jobs == {
-        "train_logit_squeezing": 1, "attack": 3, "diagnose": 1, "collect": 1, "tables": 1,
-        "figures": 1, "all": 1,
+        "train_logit_squeezing": 1, "attack": 3, "diagnose": 1, **DRAWN
     }  # fmt: skip
 
 

@@ -136,6 +136,9 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
          "--margin", "2.5", "--references", *CONFIG["references"],
          "--published", f"{folder}/config/published.yaml", *written(f"{logs}-tables.log")],
         ["regbench.figures", reports, *written(f"{logs}-figures.log")],
+        ["regbench.page", reports, "--gap", *CONFIG["gap"],
+         "--published", f"{folder}/config/published.yaml", "--manifest", path,
+         "--configfile", "config.yaml", *written(f"{logs}-page.log")],
     ]  # fmt: skip
     return [["python", "-m", *rest] for rest in (*prepare, *train, *attack, *draw)]
 

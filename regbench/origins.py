@@ -1,0 +1,155 @@
+"""What is told of one number: of how many images and seeds, how sure, from where, made how."""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+import pandas as pd
+
+from regbench.doubts import flags
+from regbench.grid import run_folder
+from regbench.manifest import Manifest
+from regbench.published import interval
+from regbench.rows import CELL, Rows, results
+from regbench.tables import percent
+
+RUN = [*CELL, "seed"]
+
+
+@dataclass(frozen=True)
+class Remaking:
+    """The experiment as it stands in its config, from which a number can be made again.
+
+    Attributes:
+        manifest: every cell of it.
+        configfiles: where the config lies.
+    """
+
+    manifest: Manifest
+    configfiles: tuple[str, ...]
+
+    def whole(self) -> str:
+        """Return the command line that makes the experiment."""
+        return f"snakemake --cores all --configfile {shlex.join(self.configfiles)}"
+
+    def command(self, runs: pd.DataFrame) -> str:
+        """Return the command line that makes some verdicts, or nothing if no cell is theirs now.
+
+        Args:
+            runs: rows of `traced`.
+        """
+        verdicts = {
+            f"{run.folder} {suite}": path
+            for run in self.manifest.runs
+            for suite, path in run.verdicts.items()
+        }
+        wanted = (runs["run"] + " " + runs["suite"]).map(verdicts)
+        if wanted.isna().any():
+            return ""
+        targets = shlex.join(wanted)
+        return f"snakemake --cores all {targets} --configfile {shlex.join(self.configfiles)}"
+
+
+def traced(rows: Rows, doubts: pd.DataFrame) -> pd.DataFrame:
+    """Return `regbench.rows.results` with where each number comes from.
+
+    Columns besides: flags (of `regbench.doubts.flags`), suite, card, run (the folder of its
+    training), device, commit, dirty, hyperparameters (JSON).
+    """
+    tidy = results(rows)
+    tidy = tidy.assign(flags=flags(tidy, doubts))
+    suites = rows.evaluations[[*RUN, "attack", "suite"]]
+    runs = rows.runs[[*RUN, "card", "device", "commit", "dirty", "hyperparameters"]]
+    table = tidy.merge(suites, on=[*RUN, "attack"], validate="1:1")
+    table = table.merge(runs, on=RUN, validate="m:1")
+    folders = [
+        run_folder(row["dataset"], row["model"], row["regularizer"], f"{row['seed']}-{row['card']}")
+        for row in table.to_dict("records")
+    ]
+    return table.assign(run=folders)
+
+
+def of_one(run: pd.DataFrame, remaking: Remaking | None = None) -> str:
+    """Return what is told of one accuracy of one run, one `name: value` a line.
+
+    Args:
+        run: one row of `traced`.
+        remaking: what gives the command line; none: it is left out.
+    """
+    row = run.iloc[0]
+    return _lines({"accuracy": _seed(row), **_origin(run), **_again(run, remaking)})
+
+
+def of_mean(mean: pd.Series, runs: pd.DataFrame, remaking: Remaking | None = None) -> str:
+    """Return what is told of a mean over seeds, one `name: value` a line.
+
+    Args:
+        mean: a row of `regbench.rows.over_seeds`.
+        runs: the rows of `traced` that it is the mean of.
+        remaking: what gives the command line; none: it is left out.
+    """
+    return _lines({**_mean(mean), **_seeds(runs), **_origin(runs), **_again(runs, remaking)})
+
+
+def _mean(mean: pd.Series) -> dict[str, str]:
+    if pd.isna(mean["mean"]):
+        return {"accuracy": str(mean["failure"])}
+    value, half = interval(mean)
+    low, high = max(0.0, value - half), min(1.0, value + half)
+    over = "seeds (Student's t) and images" if mean["seeds"] > 1 else "images"
+    return {
+        "accuracy": f"{percent(mean['mean'], mean['sd'])} %",
+        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}, over {over} (Wilson)",
+    }
+
+
+def _seeds(runs: pd.DataFrame) -> dict[str, str]:
+    return {f"seed {row['seed']}": _seed(row) for _, row in runs.iterrows()}
+
+
+def _seed(row: pd.Series) -> str:
+    if row["attack_status"] != "ok":
+        return str(row["attack_status"])
+    share = f"{100 * row['accuracy']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    return f"{share}, {row['correct']} of {row['n']}{_unless_ok(row['status'])}"
+
+
+def _unless_ok(status: str) -> str:
+    return "" if status == "ok" else f", training {status}"
+
+
+def _origin(runs: pd.DataFrame) -> dict[str, str]:
+    first = runs.iloc[0]
+    weights = f"{first['checkpoint']} epoch"
+    return {
+        "images": f"n = {_each(runs['n'])}, {first['split']}",
+        "flags": _each(runs["flags"][runs["flags"] != ""]) or "none",
+        "attack": f"{first['member'].rpartition('.')[2]}{_told(first['arguments'])}{_from(first)}",
+        "training": f"{first['rule']}{_told(first['hyperparameters'])}, {weights}",
+        "run": _each(runs["run"]),
+        "device": _each(runs["device"]),
+        "commit": _each(runs["commit"].str[:10] + runs["dirty"].map({True: " (dirty)"}).fillna("")),
+    }
+
+
+def _told(arguments: str) -> str:
+    """Return parameters as `, steps 50, restarts 5`; those that are none are left out."""
+    known = json.loads(arguments).items()
+    return "".join(f", {key} {value}" for key, value in known if value is not None)
+
+
+def _from(row: pd.Series) -> str:
+    return "" if pd.isna(row["source"]) else f", crafted on {row['source']}"
+
+
+def _each(values: pd.Series) -> str:
+    return ", ".join(values.astype(str).drop_duplicates())
+
+
+def _again(runs: pd.DataFrame, remaking: Remaking | None) -> dict[str, str]:
+    command = remaking.command(runs) if remaking else ""
+    return {"to make it again": command} if command else {}
+
+
+def _lines(told: dict[str, str]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in told.items())
