@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from regbench import attack, collect, prepare, tables, train
+from regbench import attack, collect, diagnose, prepare, tables, train
 from regbench.configfile import parse
 from regbench.grid import resolve
 from regbench.manifest import Declared
@@ -83,6 +83,8 @@ def written(tmp_path_factory):
             for path in run.verdicts.values():
                 card = manifest.suites[path].text()
                 stage(attack, card, "--run", run.folder, "--data", data, "--out", path)
+            about = ("--run", run.folder, "--data", data, "--out", run.diagnosis)
+            stage(diagnose, manifest.diagnoses[run.diagnosis].text(), *about)
         Path("manifest.json").write_text(manifest.text())
         Path("published.yaml").write_text(PUBLISHED)
         stage(collect, "manifest.json", "--out", "report")
