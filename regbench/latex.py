@@ -29,7 +29,7 @@ TEX = str.maketrans(
 
 BOLD = (
     "Bold: the best of a network, and each whose paired difference from it has a 95 % interval,"
-    " over seeds and images, that includes 0."
+    " over {}, that includes 0."
 )
 PASSES = "passes: forward and backward passes per image and training step."
 DOUBT = f"{MARK}: in doubt with one seed at least."
@@ -60,7 +60,8 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
             for model, method, words in rows
         ]
     headers = {column: _tex(column) for column in map(str, text)}
-    notes = [_protocol(table, cells, once), BOLD, PASSES]
+    over = "seeds and images" if cells["seeds"].max() > 1 else "images"
+    notes = [_protocol(table, cells, once), BOLD.format(over), PASSES]
     notes += [DOUBT] if cells["cell"].str.contains(MARK).any() else []
     attacks = cells.sort_values("attack").drop_duplicates("attack").to_dict("records")
     told = [(one, words) for one in attacks if (words := _attack(one, cells))]
@@ -105,13 +106,20 @@ def _attack(row: Mapping[Hashable, Any], cells: pd.DataFrame) -> str:
     arguments = json.loads(row["arguments"])
     usual = {"epsilon": _radius(cells), "restarts": 1}
     said = [
-        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        _parameter(name, value)
         for name, value in arguments.items()
         if value not in (None, False) and value != usual.get(name)
     ]
     said += [] if pd.isna(row["source"]) else [f"crafted on {row['source']}"]
     said += [f"n = {row['n']}"] if row["column"] != row["label"] else []
     return f"{row['member'].rpartition('.')[2]}: {', '.join(said)}" if said else ""
+
+
+def _parameter(name: str, value: object) -> str:
+    words = name.replace("_", " ")
+    if value is True:
+        return words
+    return f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {value}"
 
 
 def _tex(text: str) -> str:

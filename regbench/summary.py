@@ -61,7 +61,8 @@ strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` 
   retraining: a small p beside an interval around 0 says that the networks differ, not the methods.
 * `verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
   one-sided tests at 5 %); `not below`: it rules out only being worse by more than the margin;
-  `below`, `above`: beyond it; `open`: too wide to say."""
+  `below`, `above`: beyond it; `open`: too wide to say. Two networks that withstand nothing are
+  on par as well."""
 
 ONE_SEED = """
 
