@@ -46,7 +46,9 @@ def overfitting(curve: pd.DataFrame) -> Overfitting:
     if not (fallen & kept).any():
         return Overfitting(None, 0.0)
     onset = int((fallen & kept).argmax())
-    return Overfitting(int(epoch[onset]), float(np.nanmax(robust[:onset]) - np.nanmin(robust[onset:])))
+    return Overfitting(
+        int(epoch[onset]), float(np.nanmax(robust[:onset]) - np.nanmin(robust[onset:]))
+    )
 
 
 def onsets(rows: Rows) -> pd.DataFrame:
@@ -62,4 +64,5 @@ def onsets(rows: Rows) -> pd.DataFrame:
 
 def _below_best(accuracy: np.ndarray) -> np.ndarray:
     """How far each epoch lies below the best so far."""
-    return np.fmax.accumulate(accuracy) - accuracy
+    below: np.ndarray = np.fmax.accumulate(accuracy) - accuracy
+    return below
