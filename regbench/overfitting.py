@@ -64,4 +64,5 @@ def onsets(rows: Rows) -> pd.DataFrame:
 
 def _below_best(accuracy: np.ndarray) -> np.ndarray:
     """How far each epoch lies below the best so far."""
-    return np.fmax.accumulate(accuracy) - accuracy
+    below: np.ndarray = np.fmax.accumulate(accuracy) - accuracy
+    return below

@@ -25,7 +25,9 @@ LATER: dict[str, dict[str, str | None]] = {
 
 
 MEASURED = ["quantity", "along", "across", "value", "n"]
-UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED])
+UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED]).astype(
+    dict.fromkeys(["along", "across", "value"], float)
+)
 
 
 class Rows(NamedTuple):

@@ -17,7 +17,7 @@ from regbench.figures import look
 from regbench.latex import latex
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
-from regbench.rows import Rows, load, over_seeds, results
+from regbench.rows import UNMEASURED, Rows, load, over_seeds, results
 from regbench.seals import write_table
 from regbench.summary import reading, summary
 from regbench.tables import accuracy, cells, percent
@@ -454,3 +454,37 @@ def test_each_figure_draws_every_method(rows, name):
     shown |= {line for axes in figure.axes for line in axes.get_title().splitlines()}
     assert shown >= set(METHODS)
     plt.close(figure)
+
+
+MEASURED = ("loss_along_fgsm", "loss_surface")
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_figures_of_what_was_not_measured_say_so(rows, name):
+    figure = members.load(f"regbench.figures.{name}")(rows._replace(diagnostics=UNMEASURED))
+    (axes,) = figure.axes
+    assert "No diagnostics were taken" in axes.texts[0].get_text()
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("value", [0.0, 1e9, np.nan, np.inf])
+def test_figures_bear_losses_of_broken_networks(rows, name, value, tmp_path):
+    broken = rows.diagnostics["method"] == METHODS[0]
+    diagnostics = rows.diagnostics.assign(value=rows.diagnostics["value"].mask(broken, value))
+    figure = members.load(f"regbench.figures.{name}")(rows._replace(diagnostics=diagnostics))
+    figure.savefig(tmp_path / "figure.png")
+    plt.close(figure)
+
+
+def test_the_onset_of_overfitting_is_marked_where_it_is(rows):
+    hit = (rows.curves["method"] == "FGSM-AT") & (rows.curves["seed"] == 1)
+    late = hit & (rows.curves["epoch"] >= 2)
+    curves = rows.curves.assign(validation_ifgsm=rows.curves["validation_ifgsm"].mask(late, 0.1))
+    drawn = members.load("regbench.figures.learning_curves")
+    for found, expected in ((rows, []), (rows._replace(curves=curves), [[(2, 10.0)]])):
+        figure = drawn(found)
+        lines = [line for axes in figure.axes for line in axes.get_lines()]
+        marks = [line for line in lines if line.get_label() == "catastrophic overfitting"]
+        assert [list(zip(*mark.get_data(), strict=True)) for mark in marks] == expected
+        plt.close(figure)

@@ -104,4 +104,5 @@ def summed_cross_entropy(z: Tensor, y: Tensor) -> Tensor:
 
 def distance(z: Tensor, other: Tensor) -> Tensor:
     """Return the Euclidean distance of the logits of each image, (m,)."""
-    return torch.linalg.vector_norm(z - other, dim=1)
+    between: Tensor = torch.linalg.vector_norm(z - other, dim=1)
+    return between

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
@@ -55,6 +56,10 @@ def footnote(figure: Figure, lines: list[str]) -> None:
 def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
     """Put the legend of all panels to the right of the figure."""
     figure.legend(handles, labels, loc="outside right center", frameon=False)
+
+
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+"""Numbers of a logarithmic axis: matplotlib's own are formulas, which `look` turns off."""
 
 
 def nothing_to_show(why: str) -> Figure:

@@ -4,8 +4,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from regbench.figures import colours, legend, markers, nothing_to_show, task
+from regbench.figures import PLAIN, colours, legend, markers, nothing_to_show, task
 from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
@@ -28,7 +29,8 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     )
     for axes, (name, part) in zip(grid.flat, panels, strict=True):
         _draw(axes, part)
-        axes.set(title=name, xlabel="radius along sign ∇ₓℓ", ylabel="mean cross entropy (nats)")
+        axes.set(title=name, xlabel="radius along FGSM's direction")
+    grid.flat[0].set_ylabel("mean cross entropy (nats)")
     legend(figure, *grid.flat[0].get_legend_handles_labels())
     return figure
 
@@ -51,3 +53,5 @@ def _draw(axes: Axes, part: pd.DataFrame) -> None:
         textcoords="offset points", color="0.3",
     )  # fmt: skip
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(PLAIN)
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,57 +1,79 @@
 """The loss around the images, over FGSM's direction and a random one."""
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from regbench.figures import nothing_to_show, task
+from regbench.figures import PLAIN, nothing_to_show, task
 from regbench.figures.loss_along_fgsm import NOTHING
 from regbench.rows import Rows
 
 __all__ = ["loss_surface"]
 
-COLUMNS = 3
-"""Panels side by side."""
+COLUMNS = 4
+"""Panels side by side, at most."""
+
+LEAST = 1e-3
+"""Nats: a lower loss has the same colour."""
+
+FLAT = 1e-6
+"""Relative height of a surface that has no contours."""
+
+LEVELS = 8
+"""Contour lines between the lowest and the highest loss of a panel."""
 
 
 def loss_surface(rows: Rows) -> Figure:
-    """Return one panel per network and method: the mean loss over the two directions.
+    """Return one panel per network and method: the mean loss over the two directions, over ε.
 
-    Of several seeds the mean. An honest surface rises steadily to the right; one that is highest
-    inside, or where only the random direction leads, hides its loss from FGSM.
+    Of several seeds the mean. An honest surface rises steadily to the right, where FGSM goes; one
+    with a valley there hides its loss from FGSM. One scale of colours for all panels; the contour
+    lines are each panel's own.
     """
     table = rows.diagnostics[rows.diagnostics["quantity"] == "loss_surface"]
+    table = table[np.isfinite(table["value"])]
     if table.empty:
         return nothing_to_show(NOTHING)
-    table = table.assign(task=task(table))
+    table = table.assign(task=task(table), value=table["value"].clip(lower=LEAST))
     panels = list(table.groupby(["task", "method"], sort=False, observed=True))
-    columns = min(COLUMNS, len(panels))
-    lines = -(-len(panels) // columns)
+    lines = ceil(len(panels) / COLUMNS)
+    columns = ceil(len(panels) / lines)
     figure, grid = plt.subplots(
-        lines, columns, figsize=(0.9 + 1.9 * columns, 2.1 * lines), squeeze=False,
-        sharex=table["task"].nunique() == 1, sharey=table["task"].nunique() == 1,
-        layout="constrained",
+        lines, columns, figsize=(1.6 + 1.5 * columns, 0.5 + 2.1 * lines), squeeze=False,
+        sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
-    means = table.groupby(["task", "method", "along", "across"], observed=True)["value"].mean()
-    norm = LogNorm(max(means.min(), 1e-3), max(means.max(), 2e-3))
+    scale = ScalarMappable(LogNorm(table["value"].min(), table["value"].max()), "viridis")
+    for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
+        _draw(axes, part, scale)
+        axes.set_title(f"{name}\n{method}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
-        surface = _surface(part)
-        along, across = surface.columns.to_numpy(), surface.index.to_numpy()
-        image = axes.pcolormesh(
-            along, across, surface, norm=norm, cmap="viridis", shading="gouraud"
-        )
-        axes.contour(along, across, surface, levels=6, colors="white", linewidths=0.6)
-        axes.set_title(f"{name}\n{method}", fontsize="small")
-    figure.supxlabel("along sign ∇ₓℓ, 0 to ε", fontsize="medium")
-    figure.supylabel("along a random corner, −ε to ε", fontsize="medium")
-    figure.colorbar(image, ax=grid, label="mean cross entropy (nats)", shrink=0.8)
+    for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
+        axes.tick_params(labelbottom=True)  # also above an empty place
+    figure.supxlabel("along FGSM's direction (ε)", fontsize="medium")
+    figure.supylabel("along a random direction (ε)", fontsize="medium")
+    bar = figure.colorbar(
+        scale, ax=grid, label="mean cross entropy (nats)", format=PLAIN, aspect=30
+    )
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
-def _surface(part: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds: across by along."""
-    return part.pivot_table("value", "across", "along", aggfunc=np.mean)
+def _draw(axes: Axes, part: pd.DataFrame, scale: ScalarMappable) -> None:
+    surface = part.pivot_table("value", "across", "along")
+    epsilon = surface.columns.max()
+    where = surface.columns / epsilon, surface.index / epsilon
+    lowest, highest = surface.min(axis=None), surface.max(axis=None)
+    levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
+    axes.pcolormesh(*where, surface, norm=scale.norm, cmap=scale.cmap, shading="gouraud")
+    if highest > (1 + FLAT) * lowest:
+        axes.contour(*where, surface, levels=levels, colors="white", linewidths=0.6)
+    axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
+    axes.set_yticks([-1, 0, 1])
