@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -38,16 +39,21 @@ class Remaking:
         Args:
             runs: rows of `traced`.
         """
-        verdicts = {
-            f"{run.folder} {suite}": path
+        cells = zip(runs["run"], runs["suite"], strict=True)
+        targets = [self._verdicts.get(cell, "") for cell in cells]
+        if not all(targets):
+            return ""
+        files = shlex.join(self.configfiles)
+        return f"snakemake --cores all {shlex.join(targets)} --configfile {files}"
+
+    @cached_property
+    def _verdicts(self) -> dict[tuple[str, str], str]:
+        """Where the verdicts lie, by the run's folder and the suite."""
+        return {
+            (run.folder, suite): path
             for run in self.manifest.runs
             for suite, path in run.verdicts.items()
         }
-        wanted = (runs["run"] + " " + runs["suite"]).map(verdicts)
-        if wanted.isna().any():
-            return ""
-        targets = shlex.join(wanted)
-        return f"snakemake --cores all {targets} --configfile {shlex.join(self.configfiles)}"
 
 
 def traced(rows: Rows, doubts: pd.DataFrame) -> pd.DataFrame:

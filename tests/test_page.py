@@ -3,9 +3,11 @@
 import re
 import shutil
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from regbench import page as stage
 from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
@@ -14,8 +16,10 @@ from regbench.manifest import Manifest, Run
 from regbench.members import names
 from regbench.origins import Remaking, of_mean, of_one, traced
 from regbench.page import page
+from regbench.provenance import provenance
 from regbench.published import OURS, Published, places
 from regbench.rows import load, over_seeds
+from regbench.summary import origins
 from regbench.tables import accuracy
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +158,16 @@ def test_a_doubt_and_a_failed_training_are_told(rows):
     assert told["flags"] == "not finite"
     assert told["accuracy"].endswith("training diverged")
     assert lines(of_one(numbers[chosen & (numbers["seed"] == 1)]))["flags"] == "none"
+
+
+def test_the_days_of_the_runs_are_told(rows):
+    days = rows.runs["seed"].map({0: "2026-11-22", 1: "2026-11-23"})
+    assert origins(rows._replace(runs=rows.runs.assign(date="2026-11-22")))["date"] == "2026-11-22"
+    told = origins(rows._replace(runs=rows.runs.assign(date=days)))["date"]
+    assert set(told.split(", ")) == {
+        "2026-11-22 (6 runs)", "2026-11-23 (6 runs)", "not recorded (6 runs)",
+    }  # fmt: skip
+    assert date.fromisoformat(provenance(torch.device("cpu"))["date"]) <= datetime.now(UTC).date()
 
 
 # --- our place among the published numbers --------------------------------------------------------
@@ -362,6 +376,17 @@ def test_the_pointer_may_move_onto_what_it_is_told(shown):
     box.hover()
     assert box.is_visible()
     tab.locator("h1").hover()
+    assert not box.is_visible()
+
+
+def test_what_is_told_stays_while_it_is_copied(shown):
+    tab = shown()
+    box = tab.get_by_role("tooltip")
+    section(tab, "accuracy-on-digits").locator("td[data-about]").first.click()
+    box.get_by_text("results/digits").first.click()
+    tab.mouse.move(5, 5)
+    assert box.is_visible()
+    tab.locator("h1").click()
     assert not box.is_visible()
 
 

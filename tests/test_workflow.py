@@ -282,7 +282,7 @@ def test_the_command_lines_of_the_page_make_what_they_say(copy):
     verdicts = copy.folder / target
     aside = verdicts.rename(verdicts.with_suffix(".aside"))
     try:
-        assert copy.jobs(target) == {"attack": 1}
+        assert copy.jobs("--nolock", target) == {"attack": 1}
     finally:
         aside.rename(verdicts)
 

@@ -69,7 +69,7 @@ for (const event of ["pointerover", "focusin"]) {
 }
 for (const event of ["pointerout", "focusout"]) {
   document.addEventListener(event, ({ relatedTarget, pointerType }) => {
-    const focused = cellOf(document.activeElement) === told && event === "pointerout";
+    const focused = event === "pointerout" && kept(document.activeElement);
     if (told && pointerType !== "touch" && !focused && !kept(relatedTarget)) hush();
   });
 }
