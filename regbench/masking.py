@@ -54,13 +54,13 @@ class Criterion:
 VIVEK = "Vivek & Babu 2020, arXiv:2002.00614"
 OBFUSCATED = "Athalye et al. 2018, arXiv:1802.00420"
 CROCE = "Croce & Hein 2020, arXiv:2003.01690"
-OURS = "convention of this panel"
+OURS = "A convention of this panel"
 
 AT_CHANCE = Criterion(
     "clean accuracy at chance",
     "clean_above_chance",
     "clean accuracy minus chance, in standard errors of guessing",
-    "the bound of regbench.train",
+    "As regbench.train tells a collapse",
     below=3,
 )
 PROMISES = Criterion(
@@ -77,6 +77,9 @@ KEEPS = Criterion(
     OURS,
     above=1 / 3,
 )
+
+BASE = (AT_CHANCE, PROMISES, KEEPS)
+"""What the verdicts speak of besides signs."""
 
 SIGNS = (
     Criterion(
@@ -178,7 +181,7 @@ SIGNS = (
         above=0.05,
     ),
 )
-"""Of masked gradients; each bound is one that honest multi-step models keep well clear of."""
+"""Of masked gradients; each bound lies beyond what multi-step models reach, published or here."""
 
 NEEDED = ("zero_gradient", "fgsm_to_ifgsm_loss_ratio")
 """Quantities without which nobody is called robust."""

@@ -9,7 +9,7 @@ from regbench import masking
 from regbench.comparisons import NONE as NOT_COMPARED
 from regbench.comparisons import strongest
 from regbench.doubts import LEVEL, NONE, RULES
-from regbench.masking import SIGNS, VERDICTS
+from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.rows import CELL, Rows, failures, unswept
 
 READING = """\
@@ -69,9 +69,8 @@ ONE_SEED = """
 One seed: the interval is over images alone; another training may differ by more."""
 JUDGED = """\
 Each run is judged by a written rule (`regbench/masking.py`), from the verdicts and from what was
-measured of the trained network. {meanings}.
-Every quantity of every run, with the reasons and with what could not be looked for, is in
-`masking.csv`. Medians over seeds:"""
+measured of the trained network. Every quantity of every run, with the reasons and with what could
+not be looked for, is in `masking.csv`. Medians over seeds:"""
 
 PANEL = {
     "fgsm_minus_pgd": "FGSM − PGD",
@@ -151,19 +150,24 @@ def judged(panel: pd.DataFrame) -> str:
     """Return each method's verdicts and the chief quantities, and the rule that was applied."""
     if panel.empty:
         return "Not judged."
-    meanings = "; ".join(f"*{name}*: {meaning}" for name, meaning, _ in VERDICTS)
-    lines = [f"* {sign.name} ({sign.bound}): {sign.definition}. {sign.source}." for sign in SIGNS]
     table = pd.DataFrame(
         [_method(key, part) for key, part in panel.groupby(CELL, sort=False, observed=True)]
     )
+    meanings = [f"* *{name}*: {meaning}." for name, meaning, _ in VERDICTS]
     return "\n\n".join(
         (
-            JUDGED.format(meanings=meanings),
+            JUDGED,
             markdown([table]),
+            "The first of these that holds is the verdict:",
+            "\n".join([*meanings, "", *map(_criterion, BASE)]),
             "Signs of masked gradients, each enough by itself where a network looks robust:",
-            "\n".join(lines),
+            "\n".join(map(_criterion, SIGNS)),
         )
     )
+
+
+def _criterion(one: Criterion) -> str:
+    return f"* {one.name} ({one.bound}): {one.definition}. {one.source}."
 
 
 def _method(key: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:

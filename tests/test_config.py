@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -88,6 +89,48 @@ def test_pieces_are_part_of_the_key_unless_there_is_one(config):
     assert cards[0].key == cards[1].key != cards[2].key
     assert "pieces" not in cards[1].text()
     assert cards[2].attacks["fgsm"].pieces == 2
+
+
+def test_diagnostics_are_taken_of_each_cell_unless_switched_off(config):
+    manifest = resolve(parse(config), DECLARED)
+    (card,) = set(manifest.diagnoses.values())
+    assert (card.images, card.points, card.epsilon) == (1000, 9, pytest.approx(8 / 255))
+    assert (card.split, card.checkpoint, card.batch_size, card.seed) == ("test", "best", 500, 0)
+    assert type(card).read(card.text()) == card
+    paths = [f"{run.folder}/diagnostics-{card.key}.parquet" for run in manifest.runs]
+    assert [run.diagnosis for run in manifest.runs] == [*manifest.diagnoses] == paths
+    for switch in (False, None):
+        off = resolve(parse({**config, "diagnostics": switch}), DECLARED)
+        assert not off.diagnoses
+        assert {run.diagnosis for run in off.runs} == {None}
+        assert [run.folder for run in off.runs] == [run.folder for run in manifest.runs]
+    on = resolve(parse({**config, "diagnostics": True}), DECLARED)
+    assert on == manifest
+
+
+def test_without_a_radius_there_is_nothing_to_diagnose(config):
+    assert not resolve(parse(set_at(config, "datasets.digits.epsilon", 0)), DECLARED).diagnoses
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "words"),
+    [
+        ({"points": 8}, "'diagnostics.points': expected an odd number, so that ε is among"),
+        ({"points": 1}, "'diagnostics.points': Input should be greater than or equal to 3"),
+        ({"images": 0}, "'diagnostics.images': Input should be greater than 0"),
+        ({"image": 5}, "unknown key 'diagnostics.image'; did you mean 'images'?"),
+        ("no", "'diagnostics': Input should be"),
+    ],
+)
+def test_wrong_diagnostics_are_one_line(config, diagnostics, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        parse({**config, "diagnostics": diagnostics})
+
+
+def test_no_suite_is_called_diagnostics(config):
+    changed = {**config, "attacks": {"diagnostics": {"clean": None}}}
+    with pytest.raises(UserError, match="no suite can be called 'diagnostics'"):
+        resolve(parse(changed), DECLARED)
 
 
 def test_more_pieces_than_images_is_one_line(config):

@@ -17,7 +17,7 @@ from regbench.cards import DiagnosisCard, RunCard
 from regbench.data.digits import Digits
 from regbench.diagnosis import diagnose
 from regbench.grid import PAPER_TRAINING
-from regbench.masking import COLUMNS, SIGNS, VERDICTS, panel, verdict
+from regbench.masking import BASE, COLUMNS, SIGNS, VERDICTS, panel, verdict
 from regbench.models.small_cnn import SmallCNN
 from regbench.overfitting import onsets, overfitting
 from regbench.prepare import Split
@@ -250,8 +250,9 @@ def test_the_page_shows_verdicts_and_the_rule():
     table = panel(rows(clean(), fgsm(90), pgd(1), diagnostics=measured()))
     page = judged(table)
     assert "| pseudo-robust |" in page
-    assert all(f"*{name}*: {meaning}" in page for name, meaning, _ in VERDICTS)
-    assert all(f"* {one.name} ({one.bound}): {one.definition}." in page for one in SIGNS)
+    assert all(f"* *{name}*: {meaning}." in page for name, meaning, _ in VERDICTS)
+    told = [f"* {one.name} ({one.bound}): {one.definition}." for one in (*BASE, *SIGNS)]
+    assert all(line in page for line in told)
     assert judged(table.iloc[:0]) == "Not judged."
 
 
