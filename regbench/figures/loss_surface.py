@@ -30,6 +30,9 @@ LEVELS = 8
 """Contour lines between the lowest and the highest loss of a panel."""
 
 
+COLOURS = "viridis"
+
+
 def loss_surface(rows: Rows) -> Figure:
     """Return one panel per network and method: the mean loss over the two directions, over ε.
 
@@ -49,9 +52,10 @@ def loss_surface(rows: Rows) -> Figure:
         lines, columns, figsize=(1.6 + 1.5 * columns, 0.5 + 2.1 * lines), squeeze=False,
         sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
-    scale = ScalarMappable(LogNorm(table["value"].min(), table["value"].max()), "viridis")
+    norm = LogNorm(table["value"].min(), table["value"].max())
+    scale = ScalarMappable(norm, COLOURS)
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
-        _draw(axes, part, scale)
+        _draw(axes, part, norm)
         axes.set_title(f"{name}\n{method}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -66,14 +70,16 @@ def loss_surface(rows: Rows) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame, scale: ScalarMappable) -> None:
+def _draw(axes: Axes, part: pd.DataFrame, norm: LogNorm) -> None:
     surface = part.pivot_table("value", "across", "along")
-    epsilon = surface.columns.max()
-    where = surface.columns / epsilon, surface.index / epsilon
-    lowest, highest = surface.min(axis=None), surface.max(axis=None)
+    along, across, loss = (
+        np.asarray(one, float) for one in (surface.columns, surface.index, surface)
+    )
+    where = along / along.max(), across / along.max()
+    lowest, highest = float(loss.min()), float(loss.max())
     levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
-    axes.pcolormesh(*where, surface, norm=scale.norm, cmap=scale.cmap, shading="gouraud")
+    axes.pcolormesh(*where, loss, norm=norm, cmap=COLOURS, shading="gouraud")
     if highest > (1 + FLAT) * lowest:
-        axes.contour(*where, surface, levels=levels, colors="white", linewidths=0.6)
+        axes.contour(*where, loss, levels=levels, colors="white", linewidths=0.6)
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes.set_yticks([-1, 0, 1])
