@@ -17,6 +17,8 @@ from regbench.rows import Rows
 
 __all__ = ["loss_surface"]
 
+COLOURS = "viridis"
+
 COLUMNS = 4
 """Panels side by side, at most."""
 
@@ -49,9 +51,9 @@ def loss_surface(rows: Rows) -> Figure:
         lines, columns, figsize=(1.6 + 1.5 * columns, 0.5 + 2.1 * lines), squeeze=False,
         sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
-    scale = ScalarMappable(LogNorm(table["value"].min(), table["value"].max()), "viridis")
+    norm = LogNorm(table["value"].min(), table["value"].max())
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
-        _draw(axes, part, scale)
+        _draw(axes, part, norm)
         axes.set_title(f"{name}\n{method}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -59,6 +61,7 @@ def loss_surface(rows: Rows) -> Figure:
         axes.tick_params(labelbottom=True)  # also above an empty place
     figure.supxlabel("along FGSM's direction (ε)", fontsize="medium")
     figure.supylabel("along a random direction (ε)", fontsize="medium")
+    scale = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(
         scale, ax=grid, label="mean cross entropy (nats)", format=PLAIN, aspect=30
     )
@@ -66,14 +69,18 @@ def loss_surface(rows: Rows) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame, scale: ScalarMappable) -> None:
+def _draw(axes: Axes, part: pd.DataFrame, norm: LogNorm) -> None:
     surface = part.pivot_table("value", "across", "along")
-    epsilon = surface.columns.max()
-    where = surface.columns / epsilon, surface.index / epsilon
-    lowest, highest = surface.min(axis=None), surface.max(axis=None)
-    levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
-    axes.pcolormesh(*where, surface, norm=scale.norm, cmap=scale.cmap, shading="gouraud")
+    along, across = surface.columns.to_numpy(float), surface.index.to_numpy(float)
+    losses, epsilon = surface.to_numpy(float), along.max()
+    axes.pcolormesh(
+        along / epsilon, across / epsilon, losses,
+        norm=norm, cmap=COLOURS, shading="gouraud",
+    )  # fmt: skip
+    lowest, highest = losses.min(), losses.max()
     if highest > (1 + FLAT) * lowest:
-        axes.contour(*where, surface, levels=levels, colors="white", linewidths=0.6)
+        levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
+        where = along / epsilon, across / epsilon
+        axes.contour(*where, losses, levels=levels, colors="white", linewidths=0.6)
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes.set_yticks([-1, 0, 1])
