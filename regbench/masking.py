@@ -38,7 +38,7 @@ class Criterion:
     def met(self, values: dict[str, float]) -> bool | None:
         """Tell whether it is met; none: the quantity is missing."""
         value = values[self.quantity]
-        return None if isnan(value) else self.above < value < self.below
+        return None if isnan(value) else bool(self.above < value < self.below)
 
     @property
     def bound(self) -> str:
@@ -219,8 +219,11 @@ class Finding:
     @property
     def decisive(self) -> list[Criterion]:
         """The criteria that the verdict rests on."""
-        told = [AT_CHANCE] if self.met(AT_CHANCE) else self.signs
-        return told or [one for one in (PROMISES, KEEPS) if one.met(self.values) is not None]
+        if self.met(AT_CHANCE):
+            return [AT_CHANCE]
+        if self.met(PROMISES) and self.signs:
+            return self.signs
+        return [one for one in (PROMISES, KEEPS) if one.met(self.values) is not None]
 
 
 VERDICTS: tuple[tuple[str, str, Callable[[Finding], bool]], ...] = (
@@ -299,5 +302,5 @@ def _judged(rows: Rows) -> Iterator[dict[str, object]]:
             attacks=attacks_of(verdicts[key], told[key]) if key in verdicts else (),
             measured=measured.get(key, rows.diagnostics.iloc[:0]),
         )
-        values = {name: quantity(case) for name, quantity in QUANTITIES.items()}
+        values = {name: float(quantity(case)) for name, quantity in QUANTITIES.items()}
         yield {**dict(zip(RUN, key, strict=True)), **verdict(values), **values}

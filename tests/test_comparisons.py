@@ -322,8 +322,8 @@ def test_the_page_tells_what_a_p_and_an_interval_are_of(demo):
 
 
 def test_the_stage_writes_them_with_the_configs_references_and_margin(tmp_path, monkeypatch):
-    for name in Rows._fields:
-        (tmp_path / f"{name}.parquet").write_bytes((REPORTS / f"demo/{name}.parquet").read_bytes())
+    for path in (REPORTS / "demo").glob("*.parquet"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     options = ["--references", "pgd_at", "--margin", "20"]
     monkeypatch.setattr(sys, "argv", ["regbench.tables", str(tmp_path), *options])
     tables.main()

@@ -167,6 +167,7 @@ def test_the_curve_along_fgsm_gives_dip_and_label_leaking():
     assert found["loss_dip"] == pytest.approx(1 - 0.2 / 0.8)
     assert found["fgsm_above_clean"] == pytest.approx(0.05)
     assert found["promised"] == pytest.approx(0.95 / 0.9)
+    assert "FGSM above clean: 0.05 (> 0); loss falls again: 0.75 (> 0.05)" in found["reasons"]
     honest = of(clean(), diagnostics=measured())
     assert honest["loss_dip"] == 0
     assert honest["fgsm_above_clean"] == pytest.approx(-0.18)
@@ -225,6 +226,13 @@ def test_each_sign_alone_makes_what_looks_robust_pseudo_robust(sign):
     assert found["verdict"] == "pseudo-robust"
     assert found["reasons"].startswith(f"{sign.name}: ")
     assert verdict(HONEST | {sign.quantity: within})["verdict"] == "robust"
+
+
+@pytest.mark.parametrize("number", [float, np.float64, np.float32])
+def test_a_number_of_any_kind_is_a_number(number):
+    values = {name: number(value) for name, value in (HONEST | {"loss_dip": 0.5}).items()}
+    assert verdict(values)["verdict"] == "pseudo-robust"
+    assert verdict({**values, "loss_dip": number(0)})["verdict"] == "robust"
 
 
 def test_what_could_not_be_looked_for_is_told():

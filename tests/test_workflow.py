@@ -186,7 +186,7 @@ def test_a_changed_diagnostic_measures_anew_and_trains_nothing(copy):
     assert jobs == {"diagnose": 3, "collect": 1, "tables": 1, "figures": 1, "all": 1}
 
 
-def test_without_diagnostics_their_table_goes(copy):
+def test_switching_diagnostics_off_only_collects_anew(copy):
     copy.configure({**TINY, "diagnostics": False})
     assert copy.jobs() == {"collect": 1, "tables": 1, "figures": 1, "all": 1}
 

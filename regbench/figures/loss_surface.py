@@ -17,6 +17,8 @@ from regbench.rows import Rows
 
 __all__ = ["loss_surface"]
 
+COLOURS = "viridis"
+
 COLUMNS = 4
 """Panels side by side, at most."""
 
@@ -28,9 +30,6 @@ FLAT = 1e-6
 
 LEVELS = 8
 """Contour lines between the lowest and the highest loss of a panel."""
-
-
-COLOURS = "viridis"
 
 
 def loss_surface(rows: Rows) -> Figure:
@@ -53,7 +52,6 @@ def loss_surface(rows: Rows) -> Figure:
         sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
     norm = LogNorm(table["value"].min(), table["value"].max())
-    scale = ScalarMappable(norm, COLOURS)
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
         _draw(axes, part, norm)
         axes.set_title(f"{name}\n{method}", fontsize="small")
@@ -63,6 +61,7 @@ def loss_surface(rows: Rows) -> Figure:
         axes.tick_params(labelbottom=True)  # also above an empty place
     figure.supxlabel("along FGSM's direction (ε)", fontsize="medium")
     figure.supylabel("along a random direction (ε)", fontsize="medium")
+    scale = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(
         scale, ax=grid, label="mean cross entropy (nats)", format=PLAIN, aspect=30
     )
@@ -72,14 +71,16 @@ def loss_surface(rows: Rows) -> Figure:
 
 def _draw(axes: Axes, part: pd.DataFrame, norm: LogNorm) -> None:
     surface = part.pivot_table("value", "across", "along")
-    along, across, loss = (
-        np.asarray(one, float) for one in (surface.columns, surface.index, surface)
-    )
-    where = along / along.max(), across / along.max()
-    lowest, highest = float(loss.min()), float(loss.max())
-    levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
-    axes.pcolormesh(*where, loss, norm=norm, cmap=COLOURS, shading="gouraud")
+    along, across = surface.columns.to_numpy(float), surface.index.to_numpy(float)
+    losses, epsilon = surface.to_numpy(float), along.max()
+    axes.pcolormesh(
+        along / epsilon, across / epsilon, losses,
+        norm=norm, cmap=COLOURS, shading="gouraud",
+    )  # fmt: skip
+    lowest, highest = losses.min(), losses.max()
     if highest > (1 + FLAT) * lowest:
-        axes.contour(*where, loss, levels=levels, colors="white", linewidths=0.6)
+        levels = np.geomspace(lowest, highest, LEVELS + 2)[1:-1]
+        where = along / epsilon, across / epsilon
+        axes.contour(*where, losses, levels=levels, colors="white", linewidths=0.6)
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes.set_yticks([-1, 0, 1])

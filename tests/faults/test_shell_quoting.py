@@ -129,6 +129,12 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
         for run in manifest.runs
         for suite, verdicts in run.verdicts.items()
     ]  # fmt: skip
+    diagnose = [
+        ["regbench.diagnose", manifest.diagnoses[run.diagnosis].text(), "--run", run.folder,
+         "--data", run.data, "--out", run.diagnosis,
+         *written(run.diagnosis.replace(".parquet", ".log"))]
+        for run in manifest.runs
+    ]  # fmt: skip
     path = f".snakemake/regbench/{manifest.experiment}-{manifest.key}.json"
     draw = [
         ["regbench.collect", path, "--out", reports, *written(f"{logs}-collect.log")],
@@ -140,7 +146,7 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
          "--published", f"{folder}/config/published.yaml", "--manifest", path,
          "--configfile", "config.yaml", *written(f"{logs}-page.log")],
     ]  # fmt: skip
-    return [["python", "-m", *rest] for rest in (*prepare, *train, *attack, *draw)]
+    return [["python", "-m", *rest] for rest in (*prepare, *train, *attack, *diagnose, *draw)]
 
 
 def test_each_value_is_one_argument_of_its_command(nasty):
