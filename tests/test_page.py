@@ -97,7 +97,7 @@ def remaking(rows):
                 card=card,
             )
         )  # fmt: skip
-    manifest = Manifest(experiment="demo", runs=tuple(runs), sources=(), attacks={}, suites={})
+    manifest = Manifest(experiment="demo", runs=tuple(runs), sources=(), attacks={}, suites={}, diagnoses={})
     return Remaking(manifest, ("config/my demo.yaml",))
 
 
