@@ -97,7 +97,9 @@ def remaking(rows):
                 card=card,
             )
         )  # fmt: skip
-    manifest = Manifest(experiment="demo", runs=tuple(runs), sources=(), attacks={}, suites={}, diagnoses={})
+    manifest = Manifest(
+        experiment="demo", runs=tuple(runs), sources=(), attacks={}, suites={}, diagnoses={}
+    )
     return Remaking(manifest, ("config/my demo.yaml",))
 
 
