@@ -68,13 +68,9 @@ class Keeper:
         self._path.unlink(missing_ok=True)
 
     def _write(self, course: Course) -> None:
-        dense = {
-            name: one.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, one in course.tensors().items()
-        }
         about = {"key": self._key, "numbers": course.numbers()}
         try:
-            tensors.write(self._path, dense, about)
+            tensors.write(self._path, course.tensors(), about)
         except OSError as error:
             print(f"the state could not be kept ({error}); training goes on", file=sys.stderr)
 

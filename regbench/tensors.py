@@ -15,16 +15,17 @@ from regbench.seals import SEAL, DamagedError, seal, unsealed
 
 
 def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors, which are on the CPU and dense, and what is told of them, which is JSON.
+    """Write tensors, from whatever device and layout, and what is told of them, which is JSON.
 
     Raises:
         OSError: the disk did not take it.
     """
-    told = seal({"about": about, "digests": {name: _digest(one) for name, one in tensors.items()}})
+    dense = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+    told = seal({"about": about, "digests": {name: _digest(one) for name, one in dense.items()}})
     with draft_of(path) as draft:
         # one entry, for safetensors writes several in an order that differs from run to run
         try:
-            save_file(tensors, draft, {"regbench": json.dumps(told)})
+            save_file(dense, draft, {"regbench": json.dumps(told)})
         except SafetensorError as error:
             raise OSError(f"cannot write '{path}': {error}") from error
 
@@ -88,5 +89,5 @@ def read_all(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _digest(tensor: Tensor) -> str:
     hashed = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    hashed.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    hashed.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()

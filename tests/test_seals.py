@@ -112,6 +112,14 @@ def test_a_missing_file_is_one_line(file, tmp_path):
         read(tmp_path / "absent" / path.name)
 
 
+def test_tensors_are_written_whatever_their_layout(tmp_path):
+    weight = torch.nn.Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    tensors.write(tmp_path / "w", {"weight": weight, "turned": weight[0, 0].T}, {})
+    kept, _ = tensors.read_all(tmp_path / "w")
+    assert kept["weight"].equal(weight.data)
+    assert kept["turned"].equal(weight.data[0, 0].T)
+
+
 def test_a_record_without_a_digest_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"status": "ok"}))
     with pytest.raises(DamagedError, match="it has no digest"):
