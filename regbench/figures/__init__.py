@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -60,6 +61,14 @@ def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 """Numbers of a logarithmic axis: matplotlib's own are formulas, which `look` turns off."""
+
+
+def side_by_side(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels in a row, with room for a legend, and the panels."""
+    figure, grid = plt.subplots(
+        1, count, figsize=(1.5 + 3.5 * count, 3.2), squeeze=False, layout="constrained"
+    )
+    return figure, list(grid.flat)
 
 
 def nothing_to_show(why: str) -> Figure:

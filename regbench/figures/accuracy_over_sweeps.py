@@ -1,11 +1,10 @@
 """How accuracy falls as an attack grows: over its radius ε, over its steps, over any parameter."""
 
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, legend, markers, nothing_to_show, task
+from regbench.figures import colours, legend, markers, nothing_to_show, side_by_side, task
 from regbench.rows import Rows, over_seeds, results
 from regbench.suites import SYMBOLS
 
@@ -25,13 +24,11 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     if swept.empty:
         return nothing_to_show(NOTHING)
     panels = list(swept.assign(task=task(swept)).groupby(["task", "family"], sort=False))
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(1.5 + 3.5 * len(panels), 3.2), squeeze=False, layout="constrained"
-    )
-    for axes, ((name, family), part) in zip(grid.flat, panels, strict=True):
+    figure, row = side_by_side(len(panels))
+    for axes, ((name, family), part) in zip(row, panels, strict=True):
         _draw(axes, part)
         axes.set_title(f"{name}: {family}", fontsize="medium")
-    legend(figure, *grid.flat[0].get_legend_handles_labels())
+    legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 

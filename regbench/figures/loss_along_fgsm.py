@@ -1,12 +1,11 @@
 """Does the loss rise in the direction in which FGSM looks for it? FGSM-AT's dip is masking."""
 
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from regbench.figures import PLAIN, colours, legend, markers, nothing_to_show, task
+from regbench.figures import PLAIN, colours, legend, markers, nothing_to_show, side_by_side, task
 from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
@@ -24,14 +23,12 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     if table.empty:
         return nothing_to_show(NOTHING)
     panels = list(table.assign(task=task(table)).groupby("task", sort=False))
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(1.5 + 3.5 * len(panels), 3.2), squeeze=False, layout="constrained"
-    )
-    for axes, (name, part) in zip(grid.flat, panels, strict=True):
+    figure, row = side_by_side(len(panels))
+    for axes, (name, part) in zip(row, panels, strict=True):
         _draw(axes, part)
         axes.set(title=name, xlabel="radius along FGSM's direction")
-    grid.flat[0].set_ylabel("mean cross entropy (nats)")
-    legend(figure, *grid.flat[0].get_legend_handles_labels())
+    row[0].set_ylabel("mean cross entropy (nats)")
+    legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 
