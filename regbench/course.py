@@ -14,7 +14,10 @@ Weights = dict[str, Tensor]
 
 
 class Epoch(TypedDict):
-    """One row of a learning curve; losses are means over the epoch's images."""
+    """One row of a learning curve; losses are means over the epoch's images.
+
+    `loss_under_…` are those of `regbench.validation.losses`, on held-out images.
+    """
 
     epoch: int
     learning_rate: float
@@ -23,6 +26,10 @@ class Epoch(TypedDict):
     penalty: float
     validation_clean: float
     validation_ifgsm: float
+    loss_under_half_fgsm: float
+    loss_under_fgsm: float
+    loss_under_rfgsm: float
+    loss_under_ifgsm: float
     seconds: float
 
 

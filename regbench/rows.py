@@ -17,9 +17,16 @@ SHARED = [
 ALWAYS = {"verdicts", "evaluations", "runs", "curves"}
 """Tables that every report has."""
 
-LATER: dict[str, dict[str, str | None]] = {
+LATER: dict[str, dict[str, str | float | None]] = {
     "verdicts": {"fooled_by": None},
     "evaluations": {"status": "ok", "batch_size": None, "accuracy_after": None},
+    "runs": dict.fromkeys(
+        ["forward_passes", "backward_passes", "peak_memory", "peak_gpu_memory"], float("nan")
+    ),
+    "curves": dict.fromkeys(
+        ["loss_under_half_fgsm", "loss_under_fgsm", "loss_under_rfgsm", "loss_under_ifgsm"],
+        float("nan"),
+    ),
 }
 """Columns that reports from before them lack, and what that means."""
 
@@ -67,8 +74,8 @@ def results(rows: Rows) -> pd.DataFrame:
     Columns: dataset, model, regularizer, method, seed, attack, label, epsilon, split, checkpoint,
     n, correct, accuracy, low, high (shares, 0 to 1), member, arguments, source, sweep, value,
     family, attack_status (`ok` or `out of memory`), attack_seconds, batch_size, accuracy_after
-    (each attack of an ensemble, JSON), warnings, rule, cost (forward+backward passes per image and
-    step), train_seconds, best_epoch, status.
+    (each attack of an ensemble, JSON), warnings, rule, cost (of `passes`), train_seconds,
+    best_epoch, status.
     """
     keys = [*CELL, "seed", "attack"]
     grouped = rows.verdicts.groupby(keys, observed=True)["correct"]
@@ -76,12 +83,22 @@ def results(rows: Rows) -> pd.DataFrame:
     table["accuracy"] = table["correct"] / table["n"]
     table["low"], table["high"] = proportion_confint(table["correct"], table["n"], method="wilson")
     told = rows.evaluations.rename(columns={"seconds": "attack_seconds", "status": "attack_status"})
-    of_run = rows.runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
+    runs = rows.runs.assign(cost=passes(rows.runs))
+    of_run = runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
     table = table.merge(told.drop(columns="suite"), "right", on=keys, validate="1:1")
     table = table.fillna({"n": 0, "correct": 0}).astype({"n": int, "correct": int})
     table = table.sort_values(keys).merge(of_run, on=keys[:-1], validate="m:1")
     first = [*keys, "label", "epsilon", "split", "checkpoint"]
     return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def passes(runs: pd.DataFrame) -> pd.Series:
+    """Return what each run costs per image and training step: natural training costs 1.
+
+    Half of its forward and backward passes as counted; as its rule declares, where none were.
+    """
+    counted = (runs["forward_passes"] + runs["backward_passes"]) / 2
+    return counted.astype(float).fillna(runs["cost"])
 
 
 def failures(results: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ import pandas as pd
 from regbench import masking
 from regbench.comparisons import NONE as NOT_COMPARED
 from regbench.comparisons import strongest
+from regbench.costs import costs
 from regbench.doubts import LEVEL, NONE, RULES
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.rows import CELL, Rows, failures, unswept
@@ -17,8 +18,9 @@ Accuracy in percent on {images}: mean ± standard deviation
 over seeds, of the weights with the {checkpoint} validation accuracy under I-FGSM.
 Each run's 95 % Wilson interval is in `results.csv`. {radii}
 
-`passes`: forward+backward passes per image and training step, a measure of cost that knows no
-machine; `train (s)`: seconds of one training on the machine named here, validation left out.
+`passes`: forward and backward passes per image and training step, a pair of them being 1, a measure
+of cost that knows no machine; `train (s)`: seconds of one training on the machine named here,
+validation left out.
 A difference column is in percentage points: what single-step accuracy promises and
 multi-step attacks take away."""
 
@@ -72,6 +74,11 @@ Each run is judged by a written rule (`regbench/masking.py`), from the verdicts 
 measured of the trained network. Every quantity of every run, with the reasons and with what could
 not be looked for, is in `masking.csv`. Medians over seeds:"""
 
+COSTS = """\
+Passes per image and training step, counted in one step of each training; their half sum over that
+of PGD-AT; seconds of an epoch's training steps (median over epochs and seeds) and the most memory
+that any seed's training held, on the GPU if there was one, both of the machine named below."""
+
 PANEL = {
     "fgsm_minus_pgd": "FGSM − PGD",
     "loss_dip": "loss falls again",
@@ -114,6 +121,8 @@ def summary(
         differences(compared, rows),
         "## Robust, or only apparently so?",
         judged(panel),
+        "## What training costs",
+        dear(rows),
         "## Doubts",
         f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
@@ -164,6 +173,23 @@ def judged(panel: pd.DataFrame) -> str:
             "\n".join(map(_criterion, SIGNS)),
         )
     )
+
+
+def dear(rows: Rows) -> str:
+    """Return what training costs with each method."""
+    table = costs(rows)
+    held = table["peak_gpu_memory"].fillna(table["peak_memory"])
+    shown = pd.DataFrame(
+        {
+            **{name: table[name] for name in ("dataset", "model", "method")},
+            "forward": table["forward_passes"].map(_number),
+            "backward": table["backward_passes"].map(_number),
+            "of PGD-AT": table["relative"].map(_number),
+            "s per epoch": table["seconds_per_epoch"].map(_number),
+            "memory (GB)": (held / 1e9).map(_number),
+        }
+    )
+    return f"{COSTS}\n\n{markdown([shown])}"
 
 
 def _criterion(one: Criterion) -> str:

@@ -14,6 +14,7 @@ from regbench.comparisons import (
     leaders,
     references_of,
 )
+from regbench.costs import costs
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
 from regbench.latex import latex
@@ -141,6 +142,7 @@ def main() -> None:
         "published": beside,
         "doubts": broken,
         "masking": masked,
+        "costs": costs(rows),
     }
     bold = leaders(trained)
     texts = {

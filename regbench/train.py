@@ -20,11 +20,13 @@ from regbench.keeper import Keeper, key
 from regbench.lease import leased
 from regbench.locks import sole
 from regbench.members import build
-from regbench.memory import peak
+from regbench.memory import exhausted, peak
 from regbench.network import network
+from regbench.passes import Passes, passes
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
 from regbench.seals import digest_of, read_record, write_record
+from regbench.step import Step
 from regbench.training import Trained, fit
 
 FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
@@ -75,20 +77,37 @@ def status(trained: Trained, classes: int, validation: int) -> str:
     return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
 
 
+def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
+    """Count the passes of one step on a network of its own; none, if memory does not suffice."""
+    x, y = data.split("train", device, card.training.batch_size)
+    loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
+    noise = torch.Generator(device).manual_seed(card.seed)
+    try:
+        return passes(loss, Step(network(card, data, device), x, y, card.epsilon, noise))
+    except (RuntimeError, MemoryError) as error:
+        if not exhausted(error):
+            raise
+        return None
+
+
 def record(
     card: RunCard, trained: Trained, data: Data, device: torch.device, seconds: float
 ) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
+    most = peak(device)  # before a step is counted, which is not part of the training
+    counted = cost(card, data, device)
     return {
         "status": status(trained, data.classes, card.data.validation),
         "best_epoch": trained.best_epoch,
         "train_seconds": sum(row["seconds"] for row in trained.curve),
         "seconds": seconds,
+        "forward_passes": counted.forward if counted else None,
+        "backward_passes": counted.backward if counted else None,
         "card": card.key,
         "precision": card.training.precision,
         "data": data.seal,
         "code": code(card),
-        **peak(device),
+        **most,
         **provenance(device),
     }
 

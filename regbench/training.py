@@ -97,7 +97,7 @@ def _epoch(
         group["lr"].fill_(rate)
     means = _descend(card, train, course, take, keeper)
     with PRECISIONS[settings.precision](train.x.device):
-        judged = judge(course.model, held_out, card.epsilon, settings.selection_steps)
+        judged = judge(card, course.model, held_out)
     row = Epoch(
         epoch=course.epoch + 1,
         learning_rate=rate,
@@ -115,12 +115,17 @@ def learning_rate(settings: TrainingCard, epoch: int) -> float:
     return settings.learning_rate * settings.decay**passed
 
 
-def judge(model: nn.Module, held_out: Split, epsilon: float, steps: int) -> dict[str, float]:
-    """Return the accuracy on the held-out images, clean and under I-FGSM."""
+def judge(card: RunCard, model: nn.Module, held_out: Split) -> dict[str, float]:
+    """Return what a row of the learning curve says of the held-out images."""
+    epsilon, steps = card.epsilon, card.training.selection_steps
+    # a stream of its own, begun anew: judging moves nothing that training draws from
+    noise = torch.Generator(held_out.x.device).manual_seed(card.seed)
+    losses = validation.losses(model, held_out, epsilon, steps, noise)
     attacked = validation.ifgsm(model, held_out, epsilon, steps)
     return {
         "validation_clean": validation.accuracy(model, held_out),
         "validation_ifgsm": validation.accuracy(model, attacked),
+        **{f"loss_under_{name}": loss for name, loss in losses.items()},
     }
 
 

@@ -13,6 +13,7 @@ TABLES = expand(
         "intervals.csv",
         "comparisons.csv",
         "masking.csv",
+        "costs.csv",
         "accuracy.md",
         "accuracy.tex",
         "published.md",

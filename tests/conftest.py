@@ -1,8 +1,10 @@
 """Tiny models and small batches, on one thread; every test that draws is seeded."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from torch import Tensor, nn
 
 from regbench import members
 from regbench.descent import TrainingLoss
+from regbench.manifest import Declared
 from regbench.prepare import Split
 
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
 
 
 def plain() -> nn.Module:
@@ -45,6 +50,23 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
             layer.running_mean.uniform_(-0.2, 0.2)
             layer.running_var.uniform_(0.5, 1.5)
     return model
+
+
+@pytest.fixture(scope="session")
+def declared() -> dict[str, Declared]:
+    """What rules/regularizers/*.smk declare, by name, read without Snakemake."""
+    found: dict[str, Declared] = {}
+
+    def declare(name: str, **told: object) -> None:
+        found[name] = Declared(name, **told)
+
+    bench = SimpleNamespace(declare=declare)
+    for path in sorted((ROOT / "rules/regularizers").glob("*.smk")):
+        (call,) = re.findall(
+            r"card=(bench\.declare\(.*?^        \)),$", path.read_text(), re.MULTILINE | re.DOTALL
+        )
+        eval(call, {"bench": bench})
+    return found
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regbench import members
+from regbench.passes import passes
 from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.natural import Natural
 from regbench.regularizers.pgd_at import PGDAT
@@ -277,6 +279,25 @@ def test_sat_r1_costs_one_row_per_further_step_and_one_row_more_to_train(steps, 
     seen = rows_seen(network)
     SATR1(weight=0.2, steps=steps)(Step(network, *batch(5), EPSILON, stream()))
     assert (seen[False], seen[True]) == (5 + steps - 1, 5 + 1)
+
+
+@pytest.mark.parametrize("case", COSTS)
+def test_passes_are_counted(case, network, batch):
+    crafted, trained = COSTS[case]
+    found = passes(CASES[case][1], Step(network, *batch(5), EPSILON, stream()))
+    frozen = case == "TRADES"  # its clean logits are a target, to which no gradient comes back
+    assert found == (crafted + trained, crafted + trained - frozen)
+    with torch.no_grad():
+        network(batch(5)[0])  # the hook is gone
+    assert found == (crafted + trained, crafted + trained - frozen)
+
+
+@pytest.mark.parametrize("rule", members.names("regularizers"))
+def test_the_declared_cost_is_the_counted_one(rule, declared, network, batch):
+    told = declared[rule]
+    loss = members.build(told.loss, told.hyperparameters)
+    found = passes(loss, Step(network, *batch(5), EPSILON, stream()))
+    assert told.cost(told.hyperparameters, 5) == pytest.approx(sum(found) / 2)
 
 
 @pytest.fixture

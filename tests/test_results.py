@@ -12,6 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from regbench import members
+from regbench.costs import costs
 from regbench.errors import UserError
 from regbench.figures import look
 from regbench.latex import latex
@@ -50,11 +51,15 @@ def rows():
             machine |= {"pyautoattack": "1", "numpy": "2", "commit": "c", "dirty": False}
             runs.append(
                 {**cell, "rule": method, "cost": 2.0, "train_seconds": 3.0 + seed,
-                 "seconds": 4.0, "threads": 1, "best_epoch": 2, "status": status, **machine}
+                 "seconds": 4.0, "threads": 1, "best_epoch": 2, "status": status, **machine,
+                 "forward_passes": np.nan, "backward_passes": np.nan, "peak_memory": 2e9 + seed,
+                 "peak_gpu_memory": np.nan}
             )  # fmt: skip
             curves += [
                 {**cell, "epoch": epoch, "loss": 1 / epoch, "penalty": 0.1,
-                 "validation_clean": 0.5, "validation_ifgsm": 0.4}
+                 "validation_clean": 0.5, "validation_ifgsm": 0.4, "seconds": seed + 0.5 * epoch,
+                 "loss_under_half_fgsm": 1.0, "loss_under_fgsm": 2.0 / epoch,
+                 "loss_under_rfgsm": 2.0, "loss_under_ifgsm": 2.0 + seed}
                 for epoch in (1, 2, 3)
             ]  # fmt: skip
             diagnostics += [
@@ -231,6 +236,53 @@ def test_each_figure_bears_what_did_not_fit_in_memory(rows, name):
 
 
 # --- rows from before a column --------------------------------------------------------------------
+
+
+def test_passes_are_those_counted_else_those_declared(rows):
+    later = rows.runs["method"] == "natural"
+    counted = {"forward_passes": 7.0, "backward_passes": 6.0}
+    runs = rows.runs.assign(**{n: rows.runs[n].mask(later, v) for n, v in counted.items()})
+    table = results(rows._replace(runs=runs)).drop_duplicates("method").set_index("method")
+    assert table["cost"].to_dict() == {"natural": 6.5, "FGSM-AT": 2.0}
+
+
+def test_costs_are_over_pgd_at_and_the_median_epoch(rows):
+    rule = rows.runs["rule"].astype(str).replace("FGSM-AT", "pgd_at")
+    dearer = rows.runs["cost"].mask(rule == "pgd_at", 8.0)
+    table = costs(rows._replace(runs=rows.runs.assign(rule=rule, cost=dearer)))
+    assert list(table["method"]) == METHODS
+    assert list(table["relative"]) == [0.25, 1]
+    assert list(table["seconds_per_epoch"]) == [2.0, 2.0]  # of seed + epoch / 2, three each
+    assert list(table["peak_memory"]) == [2e9 + 2] * 2
+    assert costs(rows)["relative"].isna().all()  # no PGD-AT to be measured by
+
+
+def test_properties_are_drawn_as_differences_of_losses(rows):
+    figure = members.load("regbench.figures.properties_during_training")(rows)
+    drawn = {axes.get_title(): axes.lines[0].get_ydata().tolist() for axes in figure.axes}
+    assert drawn == {
+        "SAT-R1: I-FGSM − FGSM": pytest.approx([3 - 2 / epoch for epoch in (1, 2, 3)]),
+        "SAT-R2: R-FGSM − FGSM": pytest.approx([2 - 2 / epoch for epoch in (1, 2, 3)]),
+        "SAT-R3: FGSM at ε − at ε/2": pytest.approx([2 / epoch - 1 for epoch in (1, 2, 3)]),
+    }
+    plt.close(figure)
+    unknown = rows.curves.assign(loss_under_fgsm=np.nan)
+    figure = members.load("regbench.figures.properties_during_training")(
+        rows._replace(curves=unknown)
+    )
+    (axes,) = figure.axes
+    assert "from before" in axes.texts[0].get_text()
+    plt.close(figure)
+
+
+def test_pgd_at_is_the_line_that_cost_is_held_against(rows):
+    rule = rows.runs["rule"].astype(str).replace("FGSM-AT", "pgd_at")
+    draw = members.load("regbench.figures.robustness_against_cost")
+    for runs, lines in ((rows.runs, 0), (rows.runs.assign(rule=rule), 2)):
+        figure = draw(rows._replace(runs=runs))
+        dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+        assert len(dashed) == lines
+        plt.close(figure)
 
 
 def test_rows_from_before_a_column_are_read(rows, tmp_path):

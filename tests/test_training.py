@@ -12,7 +12,7 @@ from regbench.regularizers.natural import Natural
 from regbench.step import Objective
 from regbench.train import status
 from regbench.training import Trained, augment, fit
-from regbench.validation import accuracy, ifgsm
+from regbench.validation import accuracy, ifgsm, losses
 
 
 @pytest.fixture
@@ -76,6 +76,53 @@ def test_the_curve_holds_means_over_images(card, split):
     assert row["cross_entropy"] == pytest.approx((8 * 8 + 8 * 8 + 4 * 4) / 20)
     assert row["penalty"] == pytest.approx(1)
     assert row["loss"] == pytest.approx(row["cross_entropy"] + 1)
+
+
+def test_losses_under_attack_are_those_of_a_linear_network_by_hand():
+    """Two classes, no clipping: the margin falls by the radius times ‖w₁ − w₀‖₁."""
+    generator = torch.Generator().manual_seed(1)
+    x = 0.4 + 0.2 * torch.rand(600, 1, 2, 2, generator=generator, dtype=torch.float64)
+    y = torch.randint(2, (600,), generator=generator)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    epsilon, noise = 0.2, torch.Generator().manual_seed(7)
+    found = losses(model, Split(x, y), epsilon, 4, noise)
+
+    difference = (model[1].weight[1] - model[1].weight[0]).detach()
+    offset = (model[1].bias[1] - model[1].bias[0]).detach()
+    side = 2.0 * y - 1
+    corner = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(7)).sign()
+
+    def by_hand(images, radius):
+        margin = side * (images.flatten(1) @ difference + offset)
+        return torch.log1p((radius * difference.abs().sum() - margin).exp()).mean().item()
+
+    assert found == pytest.approx(
+        {
+            "half_fgsm": by_hand(x, epsilon / 2),
+            "fgsm": by_hand(x, epsilon),
+            "rfgsm": by_hand(x + epsilon / 2 * corner, epsilon / 2),
+            "ifgsm": by_hand(x, epsilon),
+        },
+        rel=1e-5,  # summed in float32
+    )
+
+
+def test_losses_are_of_the_first_thousand_images(split):
+    x, y = split.x.repeat(60, 1, 1, 1), split.y.repeat(60)
+    few = Split(x[:1000], y[:1000])
+    told = [
+        losses(network(), images, 0.1, 2, torch.Generator().manual_seed(0))
+        for images in (Split(x, y), few)
+    ]
+    assert told[0] == told[1]
+
+
+def test_judging_moves_nothing_that_training_draws_from(card, split, monkeypatch):
+    judged = run(card, split)
+    row = {"validation_clean": 0.0, "validation_ifgsm": 0.0}
+    monkeypatch.setattr(training, "judge", lambda *rest: row)
+    unjudged = run(card, split)
+    assert all(torch.equal(judged.last[name], unjudged.last[name]) for name in judged.last)
 
 
 def test_the_first_best_epoch_is_kept(card, split, monkeypatch):

@@ -1,42 +1,54 @@
-"""What robustness costs in training."""
+"""What robustness costs in training, beside multi-step training."""
 
-from matplotlib import pyplot as plt
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from regbench.figures import colours, legend, markers, task
+from regbench.costs import REFERENCE
+from regbench.figures import colours, legend, markers, side_by_side, task
 from regbench.rows import Rows, over_seeds, results, unswept
 
 __all__ = ["robustness_against_cost"]
+
+TICKS = [1, 2, 3, 5, 10, 20, 40]
+LINE: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 
 
 def robustness_against_cost(rows: Rows) -> Figure:
     """Return robust accuracy under each data set's last white-box attack against passes per image.
 
-    Points are means over seeds, bars one standard deviation.
+    Points are means over seeds, bars one standard deviation. Dashed lines go through PGD-AT: what
+    lies to the left is cheaper, what lies on the line or above is on par.
     """
     means = unswept(over_seeds(results(rows)))
     means = means[means["source"].isna()]
-    means = means.assign(task=task(means))
-    methods = means["method"].cat.categories
-    tint, shape = colours(methods), markers(methods)
-    names = means["task"].unique()
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(5 * len(names), 3.4), squeeze=False, layout="constrained"
-    )
-    for name, axes in zip(names, panels.flat, strict=True):
-        part = means[means["task"] == name]
-        part = part[part["attack"] == part["attack"].max()]
-        for row in part.itertuples():
-            axes.errorbar(
-                row.cost, 100 * row.mean, yerr=100 * row.sd, fmt=shape[row.method],
-                color=tint[row.method], capsize=2, markersize=7, label=row.method,
-            )  # fmt: skip
-        axes.set(xscale="log", title=name, xlabel="forward+backward passes per image and step")
-        axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%)")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks([1, 2, 3, 5, 10, 20, 40])
+    panels = list(means.assign(task=task(means)).groupby("task", sort=False))
+    figure, row = side_by_side(len(panels))
+    for axes, (name, part) in zip(row, panels, strict=True):
+        _draw(axes, part[part["attack"] == part["attack"].max()])
+        axes.set_title(str(name))
         axes.set_xlim(0.8, 1.3 * means["cost"].max())
-    legend(figure, *axes.get_legend_handles_labels())
+    legend(figure, *row[0].get_legend_handles_labels())
     return figure
+
+
+def _draw(axes: Axes, part: pd.DataFrame) -> None:
+    methods = part["method"].cat.categories
+    tint, shape = colours(methods), markers(methods)
+    for one in part.to_dict("records"):
+        method, robust = one["method"], 100 * one["mean"]
+        if one["rule"] == REFERENCE:
+            axes.axhline(robust, color=tint[method], **LINE)
+            axes.axvline(one["cost"], color=tint[method], **LINE)
+        axes.errorbar(
+            one["cost"], robust, yerr=100 * one["sd"], fmt=shape[method], color=tint[method],
+            capsize=2, markersize=7, label=method,
+        )  # fmt: skip
+    axes.set(xscale="log", xlabel="forward+backward passes per image and step")
+    axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%)")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(TICKS)

@@ -7,5 +7,5 @@ use rule train as train_sat_r1 with:
             label="SAT-R1",
             loss="regbench.regularizers.sat_r1:SATR1",
             hyperparameters={"weight": 0.2, "steps": 10},
-            cost=lambda h, m: 2 + (h["steps"] + 1) / m,
+            cost=lambda h, m: 2 + h["steps"] / m,
         ),

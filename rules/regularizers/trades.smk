@@ -7,5 +7,5 @@ use rule train as train_trades with:
             label="TRADES",
             loss="regbench.regularizers.trades:TRADES",
             hyperparameters={"weight": 6.0, "steps": 40, "step_size": 0.01},
-            cost=lambda h, m: h["steps"] + 2,
+            cost=lambda h, m: h["steps"] + 2.5,
         ),

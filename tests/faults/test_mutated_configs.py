@@ -27,7 +27,6 @@ from regbench.fingerprint import fingerprint
 from regbench.grid import PAPER_TRAINING, resolve
 from regbench.manifest import Declared, Manifest
 from regbench.members import names
-from regbench.workflow import Bench
 
 ROOT = Path(__file__).parents[2]
 FEWER = {
@@ -335,18 +334,9 @@ class Judge:
 
 
 @pytest.fixture(scope="module")
-def judge():
+def judge(declared):
     """A judge who knows what rules/regularizers/*.smk declare."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("REGBENCH_DATA", "REGBENCH_DEVICE", "REGBENCH_DOWNLOAD"):
-            patch.setenv(name, "")
-        bench = Bench(bases()["demo"], [], talks=False)
-    for path in sorted((ROOT / "rules/regularizers").glob("*.smk")):
-        (call,) = re.findall(
-            r"card=(bench\.declare\(.*?^        \)),$", path.read_text(), re.MULTILINE | re.DOTALL
-        )
-        eval(call, {"bench": bench})
-    return Judge(bench._declared)
+    return Judge(declared)
 
 
 OUTSIDE = {"data_root", "download", "device", "gap", "references", "margin"}

@@ -1,0 +1,53 @@
+"""Is the property that each regularizer asks for there, epoch by epoch?"""
+
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from regbench.figures import PLAIN, colours, nothing_to_show, task
+from regbench.rows import Rows
+
+__all__ = ["properties_during_training"]
+
+NOTHING = "These trainings are from before their losses under attack were kept."
+
+PROPERTIES = {
+    "SAT-R1: I-FGSM − FGSM": ("ifgsm", "fgsm"),
+    "SAT-R2: R-FGSM − FGSM": ("rfgsm", "fgsm"),
+    "SAT-R3: FGSM at ε − at ε/2": ("fgsm", "half_fgsm"),
+}
+"""Differences of two losses: the first two near 0 at a robust network, the third above it."""
+
+
+def properties_during_training(rows: Rows) -> Figure:
+    """Return one panel per regularizer's property: a difference of losses against the epoch.
+
+    Mean cross entropy of validation images (nats): the mean over seeds, and their range. At a
+    pseudo-robust network one large step finds a lower loss than small or random ones do: the first
+    two rise above 0, the third falls below.
+    """
+    curves = rows.curves.dropna(subset="loss_under_fgsm")
+    if curves.empty:
+        return nothing_to_show(NOTHING)
+    gaps = {
+        name: curves[f"loss_under_{one}"] - curves[f"loss_under_{other}"]
+        for name, (one, other) in PROPERTIES.items()
+    }
+    long = curves.assign(task=task(curves), **gaps).melt(
+        ["task", "method", "seed", "epoch"], list(gaps), "property"
+    )
+    methods = rows.curves["method"].cat.categories
+    several = long["task"].nunique() > 1
+    grid = sns.relplot(
+        long, x="epoch", y="value", hue="method", col="property", kind="line",
+        **({"row": "task"} if several else {}), errorbar=("pi", 100), palette=colours(methods),
+        hue_order=methods, height=2.8, aspect=1.1, facet_kws={"sharey": False},
+    )  # fmt: skip
+    grid.refline(y=0, color="0.4", linestyle=":", zorder=0)
+    for axes in grid.axes.flat:
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.yaxis.set_major_formatter(PLAIN)
+    grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
+    grid.set_axis_labels("epoch", "loss difference (nats)")
+    grid.legend.set_title(None)
+    figure: Figure = grid.figure
+    return figure
