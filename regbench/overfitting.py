@@ -9,7 +9,7 @@ from regbench.attacked import RUN
 from regbench.rows import Rows
 
 FALL = 0.2
-"""Accuracy that must be lost: Wong et al.'s own code ends a training at a fall of 0.2."""
+"""Accuracy that must be lost: Wong et al.'s train_fgsm.py ends a training at a fall of 0.2."""
 
 COLUMNS = [*RUN, "onset", "drop"]
 

@@ -44,14 +44,16 @@ CONFIG = {
         "digits": {"epsilon": 0.2, "validation": 97, "models": {"small_cnn": {"width": 4}}}
     },
 }
-TABLES = ("verdicts", "evaluations", "runs", "curves")
+TABLES = ("verdicts", "evaluations", "runs", "curves", "diagnostics")
 CLOCKS = ("seconds", "train_seconds", "peak_memory")
 """Columns that no two runs share."""
 
 
 STAGES = ("regbench.train", "regbench.train", "regbench.attack", "regbench.attack",
-          "regbench.forecast", "regbench.collect")  # fmt: skip
-RETRIED = {"regbench.prepare", "regbench.train", "regbench.attack", "regbench.collect"}
+          "regbench.diagnose", "regbench.forecast", "regbench.collect")  # fmt: skip
+RETRIED = {
+    "regbench.prepare", "regbench.train", "regbench.attack", "regbench.diagnose", "regbench.collect"
+}  # fmt: skip
 """Jobs that Snakemake itself starts again when they are killed."""
 
 
