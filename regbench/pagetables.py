@@ -34,7 +34,7 @@ robust."""
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
-LINES = dict[str, object]
+Lines = dict[str, object]
 """What is told of a cell: names with values."""
 
 
@@ -148,14 +148,14 @@ def _header(one: Criterion) -> str:
     return f"{one.name} ({one.bound.replace(' ', NO_BREAK)})"
 
 
-def _verdict(run: dict[str, Any]) -> LINES:
+def _verdict(run: dict[str, Any]) -> Lines:
     meaning = next(meaning for name, meaning, _ in VERDICTS if name == run["verdict"])
     told = {"verdict": run["verdict"], "meaning": meaning, "reasons": run["reasons"],
             "not looked for": run["missing"]}  # fmt: skip
     return {name: words for name, words in told.items() if words}
 
 
-def _quantity(one: Criterion, run: dict[str, Any]) -> LINES:
+def _quantity(one: Criterion, run: dict[str, Any]) -> Lines:
     met = {True: "met", False: "not met", None: "not known"}[one.met(run)]
     return {
         one.name: _short(run[one.quantity]),
@@ -196,7 +196,7 @@ def comparisons(compared: pd.DataFrame, rows: Rows) -> Sheet:
     return Sheet.of(title, [COMPARED, *meanings(compared), *alone], frame, about)
 
 
-def _difference(row: Mapping[Any, Any]) -> LINES:
+def _difference(row: Mapping[Any, Any]) -> Lines:
     if row["seeds"] == 0:
         return {"difference": "no seed in common"}
     return {
@@ -290,7 +290,7 @@ def failures(numbers: pd.DataFrame) -> Sheet:
     return Sheet.of("What went wrong, and what the attacks warned of", [], frame)
 
 
-def _lines(told: LINES) -> str:
+def _lines(told: Lines) -> str:
     return "\n".join(f"{name}: {value}" for name, value in told.items())
 
 

@@ -48,7 +48,7 @@ def rows(*attacks, seeds=(0,)):
     cells = [{**CELL, "seed": seed} for seed in seeds]
     runs = [
         {**cell, "rule": "fgsm_at", "cost": 2.0, "train_seconds": 3.0, "seconds": 4.0,
-         "best_epoch": 2, "status": "ok", "epsilon": 0.1,
+         "best_epoch": 2, "status": "ok", "epsilon": 0.1, "card": "c", "hyperparameters": "{}",
          **dict.fromkeys(["device", "threads", "platform", "python", "torch", "torchvision",
                           "robustbench", "pyautoattack", "numpy", "commit", "dirty"], "x")}
         for cell in cells
