@@ -60,8 +60,10 @@ def rows(*attacks, seeds=(0,)):
     ]
     evaluations = pd.DataFrame([{**cell, **told} for cell in cells for _, told in attacks])
     curves = [
-        {**cell, "epoch": 1, "validation_clean": 0.9, "validation_ifgsm": 0.5} for cell in cells
-    ]
+        {**cell, "epoch": 1, "loss": 1.0, "penalty": 0.0, "validation_clean": 0.9,
+         "validation_ifgsm": 0.5}
+        for cell in cells
+    ]  # fmt: skip
     return Rows(
         pd.concat(verdicts, ignore_index=True), evaluations, *map(pd.DataFrame, (runs, curves))
     )
