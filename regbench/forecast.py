@@ -1,4 +1,4 @@
-"""What a run will cost, told before its first job: trainings, attacks, and rough hours.
+"""What a run will cost, told before its first job: trainings, attacks, diagnoses, and rough hours.
 
 FLOPs are counted by torch's own counter, the rate is measured here in seconds. Attacks cost at most
 what is said: an image that is fooled early costs less.
@@ -13,16 +13,19 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from regbench import device as devices
 from regbench.ascent import cross_entropy, input_gradient
-from regbench.cards import DataCard, ModelCard, RunCard, SuiteCard
+from regbench.cards import DataCard, DiagnosisCard, ModelCard, RunCard, SuiteCard
+from regbench.diagnosis import diagnose
 from regbench.errors import UserError, program
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.network import laid_out, plain
+from regbench.passes import counting
+from regbench.prepare import Split
 from regbench.sizes import size
 
 SECONDS = 1.0
@@ -64,6 +67,19 @@ def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
     ]
 
 
+def diagnoses(manifest: Manifest, targets: set[str]) -> list[Work]:
+    """Return the work of each diagnosis whose file is among `targets`."""
+    return [
+        Work(
+            run.card.model,
+            run.card.data,
+            _diagnosis(manifest.diagnoses[run.diagnosis].text(), run.card.data.text()),
+        )
+        for run in manifest.runs
+        if run.diagnosis and run.diagnosis in targets
+    ]
+
+
 def _training(card: RunCard, cost: float) -> float:
     """Of `cost` passes per image one reaches the weights, 3 F; the others end at the image, 2 F."""
     settings, held_out = card.training, card.data.validation
@@ -75,13 +91,41 @@ def _training(card: RunCard, cost: float) -> float:
 # every network of a data set is judged by the same suites
 @cache
 def _suite(suite: str, of: str) -> float:
-    card, data = SuiteCard.read(suite), DataCard.read(of)
-    there = size(data).test if card.split == "test" else data.validation
+    card = SuiteCard.read(suite)
+    there = _images(card.split, of)
     members = [
         (min(one.images or there, there), build(one.attack, one.arguments))
         for one in card.attacks.values()
     ]
     return float(sum(count * attack.passes for count, attack in members))
+
+
+# likewise by the same diagnosis
+@cache
+def _diagnosis(diagnosis: str, of: str) -> float:
+    """Counted, as all images cost the same: every diagnostic is taken of a stand-in."""
+    card = DiagnosisCard.read(diagnosis)
+    count = min(card.images, _images(card.split, of))
+    images = Split(torch.full((count, 1, 1, 1), 0.5), torch.zeros(count, dtype=torch.int64))
+    stand_in = _StandIn()
+    with counting(stand_in) as seen:
+        diagnose(card, stand_in, images, batch_size=count)
+    return float(seen.forward + seen.backward)
+
+
+class _StandIn(nn.Module):
+    """Two classes told apart by the mean pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x), (m, 2)."""
+        mean = x.flatten(1).mean(1, keepdim=True)
+        return torch.cat([mean, -mean], 1)
+
+
+def _images(split: str, of: str) -> int:
+    """How many images the split of a data set has."""
+    data = DataCard.read(of)
+    return size(data).test if split == "test" else data.validation
 
 
 class Rate(NamedTuple):
@@ -141,19 +185,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def sentence(trained: list[Work], judged: list[Work], device: torch.device, jobs: int) -> str:
+def sentence(
+    trained: list[Work], judged: list[Work], diagnosed: list[Work], device: torch.device, jobs: int
+) -> str:
     """Return what there is to do, how long it takes, and what to do if that is too long."""
-    seconds = [forecast(works, device) / jobs for works in (trained, judged)]
+    seconds = [forecast(works, device) / jobs for works in (trained, judged, diagnosed)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     unknown = sum(not math.isfinite(work.passes) for work in judged)
-    left_out = f", {unknown} suites of unknown cost left out" if unknown else ""
+    left_out = f" ({unknown} suites of unknown cost left out)" if unknown else ""
     way_out = ""
     if device.type == "cpu" and sum(seconds) > LONG:
         way_out = "; a GPU, fewer `seeds:` or `images:`, or config/mnist.yaml costs less"
     return (
-        f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, and {len(judged)}"
-        f" suites of attacks, at most {duration(seconds[1])}{left_out}: {jobs} at a time on"
-        f" {where}{way_out}"
+        f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, {len(judged)} suites of"
+        f" attacks, at most {duration(seconds[1])}{left_out}, and {len(diagnosed)} diagnoses, about"
+        f" {duration(seconds[2])}: {jobs} at a time on {where}{way_out}"
     )
 
 
@@ -168,11 +214,9 @@ def main() -> None:
     targets = set(sys.stdin.read().splitlines())
     torch.set_num_threads(1)  # as each job has
     try:
-        print(
-            sentence(
-                trainings(manifest, targets), attacks(manifest, targets), device, arguments.jobs
-            )
-        )
+        trained, judged = trainings(manifest, targets), attacks(manifest, targets)
+        diagnosed = diagnoses(manifest, targets)
+        print(sentence(trained, judged, diagnosed, device, arguments.jobs))
     except UserError as error:
         print(f"regbench: the cost is not known before the data are here ({error})")
 

@@ -32,6 +32,7 @@ BOLD = (
     " over {}, that includes 0."
 )
 PASSES = "passes: forward and backward passes per image and training step."
+VERDICT = "verdict: by a written rule, over each run's signs of masked gradients."
 DOUBT = f"{MARK}: in doubt with one seed at least."
 
 
@@ -62,6 +63,7 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
     headers = {column: _tex(column) for column in map(str, text)}
     over = "seeds and images" if cells["seeds"].max() > 1 else "images"
     notes = [_protocol(table, cells, once), BOLD.format(over), PASSES]
+    notes += [VERDICT] if "verdict" in table else []
     notes += [DOUBT] if cells["cell"].str.contains(MARK).any() else []
     attacks = cells.sort_values("attack").drop_duplicates("attack").to_dict("records")
     told = [(one, words) for one in attacks if (words := _attack(one, cells))]
@@ -79,7 +81,7 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
 
 
 def _tabular(text: pd.DataFrame) -> str:
-    words = text.columns.isin(["dataset", "model", "method"])
+    words = text.columns.isin(["dataset", "model", "method", "verdict"])
     aligned = "".join("l" if word else "r" for word in words)
     return str(text.style.hide(axis="index").to_latex(hrules=True, column_format=aligned))
 

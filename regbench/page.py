@@ -9,7 +9,6 @@ import ast
 import re
 import subprocess
 from base64 import b64encode
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -18,82 +17,20 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from regbench.doubts import RULES, doubts
+from regbench import pagetables
+from regbench.comparisons import NONE, comparisons, judged, references_of
+from regbench.doubts import doubts
 from regbench.drafts import draft_of
 from regbench.errors import UserError, program
 from regbench.manifest import Manifest
+from regbench.masking import panel
 from regbench.members import source
-from regbench.origins import RUN, Remaking, of_mean, of_one, traced
-from regbench.published import NOTHING, OURS, Published, compare, places
+from regbench.origins import Remaking, traced
+from regbench.published import NOTHING, OURS, Published
 from regbench.published import load as load_published
-from regbench.rows import CELL, Rows, load, over_seeds, unswept
-from regbench.summary import BESIDE, DOUBTED, MARK, origins, reading
-from regbench.tables import Gap, accuracy, labels
-
-Place = tuple[str, ...]
-"""Network, method and the label of an attack: a cell of a table of accuracy."""
-
-WHERE = ["dataset", "model", "method", "seed", "attack"]
-
-NAMED = {
-    "dataset", "model", "method", "attack", "crafted on", "rule", "what should hold", "told",
-    "what happened", "flags", "status", "verdict", "source",
-}  # fmt: skip
-"""Columns that are sorted as words; all others by the number that a cell begins with."""
-
-NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
-
-PLACED = """\
-Ranked together is what shares data set, radius, attack and its parameters; the method and the
-network may be any. Where several attacks of ours are the published one, the strongest counts.
-Networks and training differ between sources."""
-
-
-class Cell(NamedTuple):
-    """One cell of a table.
-
-    Attributes:
-        text: what it shows.
-        about: what it tells under the pointer or the focus, one `name: value` a line.
-    """
-
-    text: str
-    about: str = ""
-
-    @property
-    def number(self) -> str:
-        """What it is sorted by in a column of numbers; without one it stands below all."""
-        found = NUMBER.match(self.text)
-        return found[0] if found else ""
-
-
-class Table(NamedTuple):
-    """A table of the page.
-
-    Attributes:
-        title: its heading.
-        notes: paragraphs above it, `code` in backticks.
-        columns: their names.
-        rows: its cells; there may be none.
-    """
-
-    title: str
-    notes: list[str]
-    columns: list[str]
-    rows: list[list[Cell]]
-
-    @property
-    def anchor(self) -> str:
-        """What links name it by."""
-        return re.sub(r"\W+", "-", self.title.lower())
-
-    def cells(self, row: list[Cell]) -> Iterator[tuple[str, Cell]]:
-        """Yield each column with its cell."""
-        return zip(self.columns, row, strict=True)
-
-    def numeric(self, column: str) -> bool:
-        """Tell whether a column is sorted by its numbers."""
-        return column not in NAMED
+from regbench.rows import Rows, load, over_seeds
+from regbench.summary import origins, reading
+from regbench.tables import Gap, options
 
 
 class Figure(NamedTuple):
@@ -110,6 +47,7 @@ def page(
     known: Published = NOTHING,
     gap: Gap | None = None,
     remaking: Remaking | None = None,
+    compared: pd.DataFrame = NONE,
 ) -> str:
     """Return the page as HTML.
 
@@ -119,24 +57,18 @@ def page(
         known: published numbers to stand beside ours.
         gap: two attacks whose difference is a column.
         remaking: what gives the command lines; none: there are none.
+        compared: of `regbench.comparisons.comparisons`.
     """
-    doubted = doubts(rows)
+    doubted, masked = doubts(rows), panel(rows)
     numbers = traced(rows, doubted)
     means = over_seeds(numbers)
-    tables = [
-        _results(numbers, remaking),
-        _published(known, means),
-        _places(known, means),
-        _doubts(doubted, numbers),
-        _failures(numbers),
-    ]
     environment = Environment(
         loader=PackageLoader("regbench", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _code
+    environment.filters["marked"] = _marked
     return environment.get_template("page.html").render(
         experiment=folder.name,
         datasets=", ".join(numbers["dataset"].astype(str).unique()),
@@ -144,8 +76,15 @@ def page(
         reading=reading(numbers).split("\n\n"),
         origins=_dated(origins(rows)),
         command=remaking.whole() if remaking else "",
-        accuracies=_accuracies(means, numbers, gap, doubted, remaking),
-        tables=tables,
+        accuracies=pagetables.accuracies(means, numbers, gap, doubted, masked, remaking),
+        findings=[pagetables.panel(masked), pagetables.comparisons(compared, rows)],
+        tables=[
+            pagetables.results(numbers, remaking),
+            pagetables.published(known, means),
+            pagetables.ranking(known, means),
+            pagetables.doubts(doubted, numbers),
+            pagetables.failures(numbers),
+        ],
         ours=OURS,
         figures=_figures(folder / "figures"),
         library=_uri(
@@ -179,124 +118,6 @@ def _day_of(commit: str) -> str:
     return f"the commit is of {done.stdout.strip()}" if done.returncode == 0 else "not recorded"
 
 
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def _accuracies(
-    means: pd.DataFrame,
-    numbers: pd.DataFrame,
-    gap: Gap | None,
-    doubted: pd.DataFrame,
-    remaking: Remaking | None,
-) -> list[Table]:
-    """Return one table per data set, and one more of the attacks crafted on another network."""
-    kinds = {"": (means["source"].isna(), gap), ", transferred": (means["source"].notna(), None)}
-    tables = []
-    for kind, (chosen, difference) in kinds.items():
-        for dataset, table in accuracy(means[chosen], difference, doubted).items():
-            marked = table.astype(str).stack().str.contains(MARK).any()
-            notes = [f"{MARK} in doubt with one seed at least."] if marked else []
-            told = _told_of_means(means[chosen & (means["dataset"] == dataset)], numbers, remaking)
-            title = f"Accuracy on {dataset}{kind}"
-            tables.append(_table(title, notes, table.drop(columns="dataset"), told))
-    return tables
-
-
-def _told_of_means(
-    means: pd.DataFrame, numbers: pd.DataFrame, remaking: Remaking | None
-) -> dict[Place, str]:
-    """Return what is told of each cell of a table of accuracy, the means being of one data set."""
-    cell = [*CELL, "attack"]
-    seeds = dict(iter(numbers.groupby(cell, observed=True)))
-    means = unswept(means)
-    return {
-        (mean["model"], mean["method"], label): of_mean(mean, seeds[tuple(mean[cell])], remaking)
-        for (_, mean), label in zip(means.iterrows(), labels(means), strict=True)
-    }
-
-
-def _results(numbers: pd.DataFrame, remaking: Remaking | None) -> Table:
-    shares = (100 * numbers[["accuracy", "low", "high"]]).map("{:.1f}".format).replace("nan", "–")
-    failed = numbers["attack_status"].where(numbers["attack_status"] != "ok", numbers["status"])
-    frame = numbers[["dataset", "model", "method", "seed"]].assign(
-        **{
-            "attack": numbers["label"],
-            "crafted on": numbers["source"].astype(object).fillna(""),
-            "ε": numbers["epsilon"].map("{:.4g}".format),
-            "n": numbers["n"],
-            "accuracy": shares["accuracy"],
-            "95 % interval": shares["low"] + " to " + shares["high"],
-            "attack (s)": numbers["attack_seconds"].map("{:.1f}".format),
-            "best epoch": numbers["best_epoch"],
-            "status": failed,
-            "flags": numbers["flags"],
-        }
-    )
-    frame = frame.loc[:, (frame != "").any()]
-    about = [of_one(numbers.iloc[[place]], remaking) for place in range(len(numbers))]
-    return Table(
-        "Results per run and attack",
-        ["Accuracy in percent, with its 95 % Wilson interval."],
-        list(map(str, frame)),
-        [
-            [Cell(str(text), told if name == "accuracy" else "") for name, text in row.items()]
-            for row, told in zip(frame.to_dict("records"), about, strict=True)
-        ],
-    )
-
-
-def _published(known: Published, means: pd.DataFrame) -> Table:
-    return _table("Beside published numbers", [BESIDE, *_when(known)], compare(known, means))
-
-
-def _places(known: Published, means: pd.DataFrame) -> Table:
-    return _table("Place among published numbers", [PLACED, *_when(known)], places(known, means))
-
-
-def _when(known: Published) -> list[str]:
-    return [f"Collected in {known.collected}."] if known.collected else []
-
-
-def _doubts(doubted: pd.DataFrame, numbers: pd.DataFrame) -> Table:
-    called = numbers.set_index(["dataset", "attack"])["label"].to_dict()
-    holds = {rule.name: f"{rule.definition} ({rule.source})" for rule in RULES}
-    keys = zip(doubted["dataset"], doubted["attack"], strict=True)
-    frame = doubted.assign(
-        attack=[called[key] for key in keys], **{"what should hold": doubted["rule"].map(holds)}
-    )
-    columns = [*WHERE, "rule", "what should hold", "told"]
-    return _table("Doubts", [DOUBTED], frame[columns])
-
-
-def _failures(numbers: pd.DataFrame) -> Table:
-    """Return every training and attack that went wrong, and what attacks warned of."""
-    numbers = numbers.assign(attack=numbers["label"].astype(str))
-    trainings = numbers[numbers["status"] != "ok"].drop_duplicates(RUN).assign(attack="")
-    attacked = numbers[numbers["attack_status"] != "ok"]
-    warned = numbers[numbers["warnings"] != ""]
-    parts = [(trainings, "status"), (attacked, "attack_status"), (warned, "warnings")]
-    told = [part.assign(**{"what happened": part[column]}) for part, column in parts]
-    frame = pd.concat(told)[[*WHERE, "what happened"]]
-    return _table("What went wrong, and what the attacks warned of", [], frame)
-
-
-def _table(
-    title: str, notes: list[str], frame: pd.DataFrame, told: dict[Place, str] | None = None
-) -> Table:
-    """Return a frame as a table; `told` says something of the cells of a method and a column."""
-    known = told or {}
-    columns = list(map(str, frame))
-    texts = [map(str, values) for values in frame.itertuples(index=False, name=None)]
-    rows = [
-        [
-            Cell(text, known.get((row.get("model", ""), row.get("method", ""), name), ""))
-            for name, text in row.items()
-        ]
-        for row in (dict(zip(columns, values, strict=True)) for values in texts)
-    ]
-    return Table(title, notes, columns, rows)
-
-
 # --- figures --------------------------------------------------------------------------------------
 
 
@@ -320,9 +141,10 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
-def _code(text: str) -> Markup:
-    """Return text as HTML, what stands in backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def _marked(text: str) -> Markup:
+    """Return text as HTML, what stands in backticks as code, in asterisks as emphasis."""
+    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*([^*]+)\*", r"<em>\1</em>", code))
 
 
 def main() -> None:
@@ -331,21 +153,18 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, help="the report's folder, with the rows and figures/*.png"
     )
-    parser.add_argument(
-        "--gap", nargs=2, metavar="ATTACK", help="add the accuracy under the first minus the second"
-    )
-    parser.add_argument(
-        "--published", type=Path, help="published numbers to stand beside, a YAML file"
-    )
+    options(parser)
     parser.add_argument("--manifest", help="the experiment's manifest, for the command lines")
     parser.add_argument(
         "--configfile", nargs="+", default=[], help="the experiment's config, for the command lines"
     )
     arguments = parser.parse_args()
-    known = load_published(arguments.published) if arguments.published else NOTHING
     remaking = _remaking(arguments.manifest, arguments.configfile)
     folder = arguments.folder.resolve()
-    text = page(folder, load(folder), known, arguments.gap, remaking)
+    rows, known = load(folder), load_published(arguments.published)
+    references = references_of(rows, arguments.references)
+    compared = comparisons(judged(rows), references, arguments.margin / 100)
+    text = page(folder, rows, known, arguments.gap, remaking, compared)
     with draft_of(folder / "index.html") as draft:
         draft.write_text(text, encoding="utf-8")
 

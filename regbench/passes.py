@@ -4,6 +4,8 @@ A measure of cost that knows no machine. An image passes forward when the networ
 logits, and backward when a gradient comes back to them, be it on to the image or to the weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -24,6 +26,33 @@ class Passes(NamedTuple):
     backward: float
 
 
+class Count:
+    """Rows of logits that a network has given, and that a gradient has come back to."""
+
+    def __init__(self) -> None:
+        self.forward = 0
+        self.backward = 0
+
+    def _seen(self, _module: nn.Module, _images: tuple[Tensor, ...], logits: Tensor) -> None:
+        self.forward += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(self._back)  # type: ignore[no-untyped-call]
+
+    def _back(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
+
+
+@contextmanager
+def counting(model: nn.Module) -> Iterator[Count]:
+    """Count what passes through `model` meanwhile, forward and backward."""
+    count = Count()
+    handle = model.register_forward_hook(count._seen)
+    try:
+        yield count
+    finally:
+        handle.remove()
+
+
 def passes(loss: TrainingLoss, step: Step) -> Passes:
     """Count the passes of one step of `loss`, all but the update.
 
@@ -31,24 +60,6 @@ def passes(loss: TrainingLoss, step: Step) -> Passes:
         loss: the training loss.
         step: a mini-batch and a network of its own, whose gradients and statistics are moved.
     """
-    count = _Count()
-    handle = step.model.register_forward_hook(count.seen)
-    loss(step).total.backward()  # type: ignore[no-untyped-call]
-    handle.remove()
+    with counting(step.model) as count:
+        loss(step).total.backward()  # type: ignore[no-untyped-call]
     return Passes(count.forward / len(step.y), count.backward / len(step.y))
-
-
-class _Count:
-    """Rows of logits that a network gives, and that a gradient comes back to."""
-
-    def __init__(self) -> None:
-        self.forward = 0
-        self.backward = 0
-
-    def seen(self, _module: nn.Module, _images: tuple[Tensor, ...], logits: Tensor) -> None:
-        self.forward += len(logits)
-        if logits.requires_grad:
-            logits.register_hook(self._back)  # type: ignore[no-untyped-call]
-
-    def _back(self, gradient: Tensor) -> None:
-        self.backward += len(gradient)

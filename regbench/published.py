@@ -1,12 +1,13 @@
 """Published accuracies beside ours: do they agree, differ, or answer another question?"""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.stats import t
 from statsmodels.stats.proportion import proportion_confint
 
@@ -20,10 +21,15 @@ COLUMNS = [
     "verdict", "source",
 ]  # fmt: skip
 
-PLACES = ["dataset", "epsilon", "attack", "place", "accuracy", "method", "model", "source"]
+PLACES = [
+    "dataset", "epsilon", "attack", "place", "accuracy", "images", "method", "model", "source",
+]  # fmt: skip
 
 OURS = "this experiment"
 """The source of a number of ours."""
+
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Entry(BaseModel):
@@ -32,7 +38,10 @@ class Entry(BaseModel):
     Attributes:
         dataset: the data set's entry in the config.
         rule: the regularizer's rule, rules/regularizers/NAME.smk.
-        model: the network; none: a network of the size that is usual for the data set.
+        method: in place of a rule, how the source calls a method that is none of ours: it is ranked
+            with ours, and stands beside none of them.
+        model: the network, of a rule as the config calls it; none: a network of the size that is
+            usual for the data set.
         epsilon: attack radius ε, L∞, images in [0, 1].
         images: how many test images were judged.
         source: who says so, where and when.
@@ -42,13 +51,28 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: Name
-    rule: Name
-    model: Name | None = None
+    rule: Name | None = None
+    method: Text | None = None
+    model: Text | None = None
     epsilon: Radius
     images: Count = 10_000
     source: str
     note: str = ""
     accuracy: dict[Name, Annotated[float, Field(ge=0, le=100)]]
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if (self.rule is None) == (self.method is None):
+            given = "neither" if self.rule is None else "both"
+            raise ValueError(
+                f"an entry has either `rule`, a regularizer of ours, or `method`, any other's name;"
+                f" got {given}"
+            )
+        return self
+
+    def called(self, labels: Mapping[str, str]) -> str:
+        """Return what tables call the method, a rule as in `labels`, if it is there."""
+        return self.method or labels.get(self.rule or "", self.rule or "")
 
 
 class Meaning(BaseModel):
@@ -89,22 +113,40 @@ class Interval(NamedTuple):
     half: float
 
 
-def load(path: Path) -> Published:
-    """Return the numbers in a file like config/published.yaml.
+def load(paths: Sequence[Path]) -> Published:
+    """Return the numbers in files like config/published.yaml; of no file, none.
 
     Raises:
-        UserError: not such a file.
+        UserError: one is not such a file, or two explain an attack differently.
     """
+    files = {path: _load(path) for path in paths}
+    attacks: dict[str, Meaning] = {}
+    for path, published in files.items():
+        for name, meaning in published.attacks.items():
+            if attacks.setdefault(name, meaning) != meaning:
+                raise UserError(
+                    f"'{path}': '{name}' under `attacks:` is another attack than in a file before;"
+                    " give one of them another name"
+                )
+    return Published(
+        collected="; ".join(one.collected for one in files.values() if one.collected),
+        attacks=attacks,
+        entries=tuple(entry for one in files.values() for entry in one.entries),
+    )
+
+
+def _load(path: Path) -> Published:
     try:
         published = Published.model_validate(read(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"'{path}': '{where}': {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"'{path}': '{where}': {message}") from error
     for entry in published.entries:
         for name in entry.accuracy:
             if name not in published.attacks:
-                raise UserError(f"'{path}': '{name}' of {entry.rule} is not under `attacks:`")
+                raise UserError(f"'{path}': '{name}' of {entry.called({})} is not under `attacks:`")
     return published
 
 
@@ -166,14 +208,19 @@ def _ranked(
 ) -> pd.DataFrame:
     meaning = published.attacks[name]
     of_data = means[means["dataset"] == dataset]
-    called = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
+    labels = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
     same = np.array([_is(meaning, epsilon, row) for _, row in of_data.iterrows()], dtype=bool)
-    strongest = of_data[same].groupby(CELL, observed=True)["mean"].min().dropna().reset_index()
-    ours = [(row["mean"], row["method"], row["model"], OURS) for _, row in strongest.iterrows()]
+    judged = of_data[same & of_data["mean"].notna()].sort_values("mean", kind="stable")
+    strongest = judged.drop_duplicates(CELL).sort_values(CELL)
+    ours = [
+        (row["mean"], row["n"], row["method"], row["model"], OURS)
+        for _, row in strongest.iterrows()
+    ]
     theirs = [
         (
             entry.accuracy[name] / 100,
-            called.get(entry.rule, entry.rule),
+            entry.images,
+            entry.called(labels),
             entry.model,
             _source(entry),
         )
@@ -182,7 +229,8 @@ def _ranked(
     ]
     if not (ours and theirs):
         return pd.DataFrame(columns=PLACES)
-    table = pd.DataFrame([*ours, *theirs], columns=["accuracy", "method", "model", "source"])
+    columns = ["accuracy", "images", "method", "model", "source"]
+    table = pd.DataFrame([*ours, *theirs], columns=columns)
     place = table["accuracy"].rank(ascending=False, method="min").astype(int)
     table = table.assign(
         dataset=dataset,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from regbench.errors import UserError
 from regbench.seals import read_table
 
 CELL = ["dataset", "model", "regularizer", "method"]
@@ -30,8 +31,26 @@ LATER: dict[str, dict[str, str | float | None]] = {
 }
 """Columns that reports from before them lack, and what that means."""
 
-
 MEASURED = ["quantity", "along", "across", "value", "n"]
+
+NEEDED = {
+    "verdicts": [*CELL, "seed", "attack", "image", "label", "correct", "distance", "loss"],
+    "evaluations": [
+        *CELL, "seed", "attack", "label", "suite", "member", "arguments", "source", "sweep",
+        "value", "family", "epsilon", "seconds", "warnings", "split", "checkpoint",
+    ],
+    "runs": [
+        *CELL, "seed", "rule", "cost", "epsilon", "card", "hyperparameters", "status",
+        "best_epoch", "train_seconds", "seconds", "device", "commit", "dirty",
+    ],
+    "curves": [
+        *CELL, "seed", "epoch", "loss", "penalty", "validation_clean", "validation_ifgsm",
+        "seconds",
+    ],
+    "diagnostics": [*CELL, "seed", *MEASURED],
+}  # fmt: skip
+"""Columns that tables, figures and page are drawn from, besides `LATER`."""
+
 UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED]).astype(
     dict.fromkeys(["along", "across", "value"], float)
 )
@@ -51,7 +70,8 @@ def load(folder: Path) -> Rows:
     """Return the rows in a report's folder.
 
     Raises:
-        UserError: a table is missing or damaged.
+        UserError: a table is missing or damaged, or an older version wrote it without a column that
+            nothing can stand for.
     """
     paths = {name: folder / f"{name}.parquet" for name in Rows._fields}
     there = {name: path for name, path in paths.items() if path.exists() or name in ALWAYS}
@@ -60,6 +80,12 @@ def load(folder: Path) -> Rows:
 
 def _with_later(name: str, path: Path) -> pd.DataFrame:
     table: pd.DataFrame = read_table(path)[0].to_pandas()
+    lost = [column for column in NEEDED[name] if column not in table]
+    if lost:
+        raise UserError(
+            f"'{path}' has no {', '.join(map(repr, lost))}: an older version wrote it, and tables,"
+            " figures and page are drawn from that; run the experiment again"
+        )
     lacking = {
         column: value for column, value in LATER.get(name, {}).items() if column not in table
     }

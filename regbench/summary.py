@@ -54,21 +54,31 @@ it is a reason to look before the number is quoted."""
 
 COMPARED = """\
 Each method minus a reference, in percentage points, on the same images and seeds, under the
-strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` each accuracy.
+strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` each accuracy."""
 
-* `difference` with its 95 % interval over seeds and images together: where it may lie with other
-  trainings and other images. An interval that includes 0 does not tell the methods apart.
-* `p`: the exact paired test (McNemar's, for several seeds at once) of whether *these* networks
+DIFFERENCE = """\
+`difference` with its 95 % interval over seeds and images together: where it may lie with other
+  trainings and other images. An interval that includes 0 does not tell the methods apart."""
+
+P = """\
+`p`: the exact paired test (McNemar's, for several seeds at once) of whether *these* networks
   differ on images of this kind, Holm-corrected over {count} comparisons. It is silent about
-  retraining: a small p beside an interval around 0 says that the networks differ, not the methods.
-* `verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
+  retraining: a small p beside an interval around 0 says that the networks differ, not the methods.\
+"""
+
+VERDICT = """\
+`verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
   one-sided tests at 5 %); `not below`: it rules out only being worse by more than the margin;
   `below`, `above`: beyond it; `open`: too wide to say. Two networks that withstand nothing are
   on par as well."""
 
-ONE_SEED = """
-
+ONE_SEED = """\
 One seed: the interval is over images alone; another training may differ by more."""
+
+RULED = """\
+`verdict`: by a written rule, over each run's signs of masked gradients; see "Robust, or only
+apparently so?"."""
+
 JUDGED = """\
 Each run is judged by a written rule (`regbench/masking.py`), from the verdicts and from what was
 measured of the trained network. Every quantity of every run, with the reasons and with what could
@@ -116,6 +126,7 @@ def summary(
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
         MARKED * (MARK in shown) + reading(tidy),
+        *([RULED] if any("verdict" in table for table in tables) else []),
         PAGE,
         "## Is the difference real?",
         differences(compared, rows),
@@ -203,7 +214,7 @@ def _method(key: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
     medians = part[[*PANEL]].median()
     return {
         **cell,
-        "verdict": _counted(part["verdict"]),
+        "verdict": counted(part["verdict"]),
         **{label: _number(medians[name]) for name, label in PANEL.items()},
         "overfits in epoch": ", ".join(f"{onset}" for onset in onsets) or "–",
     }
@@ -242,31 +253,44 @@ def differences(compared: pd.DataFrame, rows: Rows) -> str:
     shown = compared[compared["attack"] == compared["dataset"].map(attacks)]
     if shown.empty:
         return "There is no reference method to compare with."
-    alone = shown["seeds"].eq(1).any()
-    told = COMPARED.format(
-        count=compared["p"].notna().sum(), margin=100 * shown["margin"].iloc[0]
-    ) + (ONE_SEED * bool(alone))
     table = pd.DataFrame(
         {
             **{name: shown[name] for name in ("dataset", "model", "method", "against")},
             "attack": shown["label"],
             "difference": [_difference(row) for row in shown.to_dict("records")],
-            "p": [_chance(p) for p in shown["p_holm"]],
+            "p": [chance(p) for p in shown["p_holm"]],
             "verdict": shown["verdict"],
         }
     )
-    return f"{told}\n\n{markdown([table])}"
+    columns = "\n".join(f"* {one}" for one in meanings(compared))
+    alone = [ONE_SEED] if shown["seeds"].eq(1).any() else []
+    return "\n\n".join([COMPARED, columns, *alone, markdown([table])])
+
+
+def meanings(compared: pd.DataFrame) -> list[str]:
+    """Return what the columns of comparisons mean: difference, p, verdict.
+
+    Args:
+        compared: of `regbench.comparisons.comparisons`, not empty.
+    """
+    count, margin = compared["p"].notna().sum(), 100 * compared["margin"].iloc[0]
+    return [DIFFERENCE, P.format(count=count), VERDICT.format(margin=margin)]
 
 
 def _difference(row: Mapping[Hashable, Any]) -> str:
     if row["seeds"] == 0:
         return "no seed in common"
-    middle, low, high = (f"{100 * row[name]:+.1f}" for name in ("difference", "low", "high"))
-    alone = " (one seed)" if row["seeds"] == 1 else ""
-    return f"{middle} [{low}, {high}]{alone}".replace("-", "−")
+    middle, low, high = (points(row[name]) for name in ("difference", "low", "high"))
+    return f"{middle} [{low}, {high}]{' (one seed)' if row['seeds'] == 1 else ''}"
 
 
-def _chance(p: float) -> str:
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points, `+10.2`."""
+    return "–" if pd.isna(share) else f"{100 * share:+.1f}".replace("-", "−")
+
+
+def chance(p: float) -> str:
+    """Return a p, `0.042`."""
     if pd.isna(p):
         return "–"
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
@@ -284,7 +308,7 @@ def origins(rows: Rows) -> dict[str, str]:
     known = [column for column in columns if column in rows.runs]  # older runs have no date
     train, attack = rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum()
     time = f"{train:.0f} s of training, {attack:.0f} s of attacking, all runs added"
-    return {**{column: _counted(rows.runs[column]) for column in known}, "time": time}
+    return {**{column: counted(rows.runs[column]) for column in known}, "time": time}
 
 
 def notes(tidy: pd.DataFrame) -> str:
@@ -298,7 +322,8 @@ def notes(tidy: pd.DataFrame) -> str:
     return "\n".join(lines) or "Nothing."
 
 
-def _counted(values: pd.Series) -> str:
+def counted(values: pd.Series) -> str:
+    """Return the values of runs, each with its number of runs where they are not all the same."""
     counts = values.astype(object).fillna("not recorded").astype(str).value_counts()
     if len(counts) == 1:
         return str(counts.index[0])

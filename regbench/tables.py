@@ -18,32 +18,51 @@ from regbench.costs import costs
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
 from regbench.latex import latex
-from regbench.masking import panel
-from regbench.published import NOTHING, compare
+from regbench.masking import NEEDED, panel
+from regbench.masking import NONE as NOT_JUDGED
+from regbench.published import compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, load, over_seeds, results, unswept
-from regbench.summary import MARK, markdown, summary
+from regbench.summary import MARK, counted, markdown, summary
 
 Gap = tuple[str, str]
 
 
 def accuracy(
-    means: pd.DataFrame, gap: Gap | None = None, doubts: pd.DataFrame = NONE
+    means: pd.DataFrame,
+    gap: Gap | None = None,
+    doubts: pd.DataFrame = NONE,
+    panel: pd.DataFrame = NOT_JUDGED,
 ) -> dict[str, pd.DataFrame]:
     """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
 
     A number that is in doubt with any seed is marked by a dagger. The points of a sweep are left to
-    the figures.
+    the figures. Where any run was examined, the methods' verdicts are a column.
 
     Args:
         means: of `over_seeds`.
         gap: two attacks; the mean accuracy under the first minus that under the second is a column.
         doubts: of `regbench.doubts.doubts`.
+        panel: of `regbench.masking.panel`.
 
     Raises:
         UserError: `gap` names an attack that there is not.
     """
-    return {dataset: _of_one_data_set(part, gap) for dataset, part in cells(means, doubts).items()}
+    told = verdicts(panel)
+    return {
+        dataset: _of_one_data_set(part, gap, told) for dataset, part in cells(means, doubts).items()
+    }
+
+
+def verdicts(panel: pd.DataFrame) -> dict[tuple[object, ...], str]:
+    """Return the verdicts on each cell's runs, by `CELL`; nothing if no run was examined.
+
+    Without diagnostics the best that a run can be called is unknown.
+    """
+    if panel[[*NEEDED]].isna().any(axis=1).all():
+        return {}
+    runs = panel.groupby(CELL, sort=False, observed=True)["verdict"]
+    return {key: counted(found) for key, found in runs}
 
 
 def cells(means: pd.DataFrame, doubts: pd.DataFrame = NONE) -> dict[str, pd.DataFrame]:
@@ -59,11 +78,15 @@ def _texts(means: pd.DataFrame, doubts: pd.DataFrame) -> list[str]:
     return [cell(row) + MARK * bool(flag) for (_, row), flag in told]
 
 
-def _of_one_data_set(means: pd.DataFrame, gap: Gap | None) -> pd.DataFrame:
+def _of_one_data_set(
+    means: pd.DataFrame, gap: Gap | None, told: dict[tuple[object, ...], str]
+) -> pd.DataFrame:
     attacks = means.sort_values("attack")["column"].unique()
     table = means.pivot(index=CELL, columns="column", values="cell")[attacks].fillna("–")
     if gap is not None:
         table = table.join(_gap(means, gap))
+    if told:
+        table["verdict"] = [told[key] for key in table.index]
     whole = means.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
@@ -118,7 +141,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     folder, rows, gap = arguments.folder, load(arguments.folder), arguments.gap
     references = references_of(rows, arguments.references)
-    broken = doubts(rows)
+    broken, masked = doubts(rows), panel(rows)
     tidy = results(rows)
     tidy = tidy.assign(flags=flags(tidy, broken))
     means = over_seeds(tidy)
@@ -126,17 +149,15 @@ def main() -> None:
     printed = [
         (table, cells(part, broken)[dataset])
         for part, pair in ((white_box, gap), (transferred, None))
-        for dataset, table in accuracy(part, pair, broken).items()
+        for dataset, table in accuracy(part, pair, broken, masked).items()
     ]
     tables = [table for table, _ in printed]
     trained = judged(rows)
     compared = comparisons(trained, references, arguments.margin / 100)
-    masked = panel(rows)
-    known = load_published(arguments.published) if arguments.published else NOTHING
-    beside = compare(known, means)
+    beside = compare(load_published(arguments.published), means)
     stored = {
         "results": tidy,
-        "accuracy": pd.concat(accuracy(means, gap, broken).values()),
+        "accuracy": pd.concat(accuracy(means, gap, broken, masked).values()),
         "intervals": intervals(trained),
         "comparisons": compared,
         "published": beside,
@@ -162,12 +183,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folder", type=Path, help="the report's folder, with regbench.collect's rows"
     )
+    options(parser)
+    return parser
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what tables and page are told besides the rows."""
     parser.add_argument(
         "--gap", nargs=2, metavar="ATTACK", help="add the accuracy under the first minus the second"
     )
     parser.add_argument(
-        "--published", type=Path, help="published numbers to stand beside, a YAML file"
-    )
+        "--published", type=Path, nargs="+", default=[], metavar="FILE",
+        help="published numbers to stand beside, YAML files",
+    )  # fmt: skip
     parser.add_argument(
         "--references", nargs="*", metavar="REGULARIZER",
         help=f"compare each method with these; else with {' and '.join(REFERENCES)}, if there",
@@ -176,7 +204,6 @@ def _parser() -> argparse.ArgumentParser:
         "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
         help="percentage points within which two methods are on par",
     )  # fmt: skip
-    return parser
 
 
 if __name__ == "__main__":

@@ -186,9 +186,7 @@ class Bench:
         A GPU that is asked for and absent ends the program here.
         """
         ours = {run.folder for run in self._runs.values()}
-        # a diagnosis costs next to nothing beside a suite
-        asked = set(outputs) - self.manifest.diagnoses.keys()
-        targets = [path for path in asked if path.rpartition("/")[0] in ours]
+        targets = {path for path in outputs if path.rpartition("/")[0] in ours}
         if not targets:
             return
         jobs = str(self.gpus or cores)

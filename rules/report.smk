@@ -19,7 +19,10 @@ TABLES = expand(
         "published.md",
     ],
 )
-PUBLISHED = f"{workflow.basedir}/config/published.yaml"
+PUBLISHED = expand(
+    f"{workflow.basedir}/config/{{numbers}}.yaml",
+    numbers=["published", "leaderboard"],
+)
 PAGE = f"{REPORTS}/index.html"
 
 
@@ -80,11 +83,12 @@ rule page:
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
         gap=bench.gap,
+        comparing=bench.comparing,
         manifest=bench.manifest_path,
         configfiles=bench.configfiles,
         code=bench.code("regbench.page"),
     shell:
-        "python -m regbench.page {params.folder:q} {params.gap}"
+        "python -m regbench.page {params.folder:q} {params.gap} {params.comparing}"
         " --published {input.published:q}"
         " --manifest {params.manifest:q} {params.configfiles} > {log:q} 2>&1"
 
@@ -107,6 +111,6 @@ rule report_figures:
         " && python -m regbench.tables {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
         " && python -m regbench.figures {params.reports:q}"
-        " && python -m regbench.page {params.reports:q} {params.gap}"
+        " && python -m regbench.page {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
         " --manifest {params.manifest:q} {params.configfiles}) 2>&1 | tee {log:q}"

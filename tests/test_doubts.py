@@ -48,8 +48,9 @@ def rows(*attacks, seeds=(0,)):
     cells = [{**CELL, "seed": seed} for seed in seeds]
     runs = [
         {**cell, "rule": "fgsm_at", "cost": 2.0, "train_seconds": 3.0, "seconds": 4.0,
-         "best_epoch": 2, "status": "ok", "epsilon": 0.1, "forward_passes": 2.0,
-         "backward_passes": 2.0, "peak_memory": 1e9, "peak_gpu_memory": np.nan,
+         "best_epoch": 2, "status": "ok", "epsilon": 0.1, "card": "c", "hyperparameters": "{}",
+         "forward_passes": 2.0, "backward_passes": 2.0, "peak_memory": 1e9,
+         "peak_gpu_memory": np.nan,
          **dict.fromkeys(["device", "threads", "platform", "python", "torch", "torchvision",
                           "robustbench", "pyautoattack", "numpy", "commit", "dirty"], "x")}
         for cell in cells
@@ -61,9 +62,10 @@ def rows(*attacks, seeds=(0,)):
     ]
     evaluations = pd.DataFrame([{**cell, **told} for cell in cells for _, told in attacks])
     curves = [
-        {**cell, "epoch": 1, "validation_clean": 0.9, "validation_ifgsm": 0.5, "seconds": 1.0}
+        {**cell, "epoch": 1, "loss": 1.0, "penalty": 0.0, "validation_clean": 0.9,
+         "validation_ifgsm": 0.5, "seconds": 1.0}
         for cell in cells
-    ]
+    ]  # fmt: skip
     return Rows(
         pd.concat(verdicts, ignore_index=True), evaluations, *map(pd.DataFrame, (runs, curves))
     )

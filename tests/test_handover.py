@@ -1,6 +1,8 @@
 """What is told before a run, and what is handed on after it."""
 
 import math
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from regbench import export, forecast, members, tensors
 from regbench.cards import (
     AttackCard,
     DataCard,
+    DiagnosisCard,
     ModelCard,
     RegularizerCard,
     RunCard,
@@ -21,15 +24,21 @@ from regbench.cards import (
     TrainingCard,
 )
 from regbench.collect import collect
+from regbench.diagnosis import diagnose
 from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
 from regbench.manifest import AttackEntry, Manifest, Run
+from regbench.network import plain
+from regbench.prepare import Split
 from regbench.seals import write_record, write_table
 from regbench.sizes import size
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
 MNIST = DataCard(source="regbench.data.mnist", arguments={}, validation=10_000, split_seed=0)
 CIFAR = DataCard(source="regbench.data.cifar10", arguments={}, validation=10_000, split_seed=0)
+DIAGNOSIS = DiagnosisCard(
+    images=1000, split="test", checkpoint="best", batch_size=32, seed=0, epsilon=0.3, points=5
+)
 
 
 def run_card(data: DataCard, model: str, **arguments: object) -> RunCard:
@@ -67,6 +76,16 @@ def manifest(*cards: RunCard) -> Manifest:
     return Manifest(experiment="e", runs=runs, sources=(), attacks={}, suites=suites, diagnoses={})
 
 
+def diagnosed(known: Manifest, card: DiagnosisCard) -> Manifest:
+    """The manifest, each of its runs diagnosed."""
+    paths = [f"{run.folder}/diagnostics-d.parquet" for run in known.runs]
+    runs = [
+        run.model_copy(update={"diagnosis": path})
+        for run, path in zip(known.runs, paths, strict=True)
+    ]
+    return known.model_copy(update={"runs": tuple(runs), "diagnoses": dict.fromkeys(paths, card)})
+
+
 def test_the_size_of_a_known_data_set_is_told_without_reading_it(monkeypatch, tmp_path):
     monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
     assert size(MNIST) == (60_000, 10_000, (1, 28, 28), 10)
@@ -100,6 +119,38 @@ def test_work_is_counted_in_forward_passes():
     assert judged.passes == 500 * 3 + 500 * 2 * 21  # all 500 test images, though 1,000 are asked
 
 
+def counted(count, layer, given, made):
+    """Count the images that go through a layer, and those whose gradient comes back."""
+    count["forward"] += len(made)
+    if made.requires_grad:
+        made.register_hook(lambda gradient: count.update(back=len(gradient)))
+
+
+@pytest.mark.parametrize(("images", "split"), [(40, "test"), (70, "test"), (97, "validation")])
+def test_a_diagnosis_costs_what_a_network_counts(images, split):
+    card = DIAGNOSIS.model_copy(update={"images": images if split == "test" else 1000})
+    card = card.model_copy(update={"split": split})
+    known = diagnosed(manifest(run_card(DIGITS, "small_cnn", width=2)), card)
+    (work,) = forecast.diagnoses(known, {*known.diagnoses})
+    network = plain(work.network, (1, 8, 8), 10).eval().requires_grad_(False)
+    counts = {name: Counter() for name, layer in network.named_modules() if not [*layer.children()]}
+    for name, count in counts.items():
+        network.get_submodule(name).register_forward_hook(partial(counted, count))
+    x = torch.rand(images, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    diagnose(card, network, Split(x, torch.arange(images) % 10), card.batch_size)
+    assert counts
+    assert {count.total() for count in counts.values()} == {work.passes}
+    assert work.passes > 121 * min(images, 64)  # the surface alone, of the first 64 images
+
+
+def test_only_the_diagnoses_that_are_to_be_made_are_counted():
+    cards = (run_card(DIGITS, "small_cnn"), run_card(DIGITS, "small_cnn", width=4))
+    known = diagnosed(manifest(*cards), DIAGNOSIS)
+    targets = {"results/1/diagnostics-d.parquet", "results/0/best.safetensors"}
+    (work,) = forecast.diagnoses(known, targets)
+    assert work.network.arguments == {"width": 4}
+
+
 def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
     monkeypatch.setattr(forecast, "SECONDS", 0.0)
     card = run_card(MNIST, "lenet_plus")
@@ -116,12 +167,12 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     unknown = work._replace(passes=math.nan)
     device = torch.device("cpu")
     assert forecast.forecast([work, work, unknown], device) == pytest.approx(10.0)
-    told = forecast.sentence([work] * 100, [work, unknown], device, jobs=2)
+    told = forecast.sentence([work] * 100, [work, unknown], [work] * 6, device, jobs=2)
     assert told == (
-        "regbench: 100 trainings, about 4 min, and 2 suites of attacks, at most 2 s, 1 suites of"
-        " unknown cost left out: 2 at a time on the CPU"
+        "regbench: 100 trainings, about 4 min, 2 suites of attacks, at most 2 s (1 suites of"
+        " unknown cost left out), and 6 diagnoses, about 15 s: 2 at a time on the CPU"
     )
-    long = forecast.sentence([work] * 100_000, [], device, jobs=1)
+    long = forecast.sentence([work] * 100_000, [], [], device, jobs=1)
     assert "about 6 days" in long
     assert "config/mnist.yaml costs less" in long
 

@@ -6,20 +6,26 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from playwright.sync_api import expect, sync_playwright
 
 from regbench import page as stage
 from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
+from regbench.comparisons import comparisons, judged
 from regbench.doubts import NONE, doubts
 from regbench.manifest import Manifest, Run
+from regbench.masking import BASE, NEEDED, SIGNS, panel
 from regbench.members import names
 from regbench.origins import Remaking, of_mean, of_one, traced
 from regbench.page import page
+from regbench.pagetables import panel as panel_sheet
 from regbench.provenance import provenance
-from regbench.published import OURS, Published, places
-from regbench.rows import load, over_seeds
+from regbench.published import OURS, Published, compare, places
+from regbench.published import load as load_published
+from regbench.rows import MEASURED, load, over_seeds
+from regbench.sheets import Cell
 from regbench.summary import origins
 from regbench.tables import accuracy
 
@@ -40,6 +46,37 @@ def rows():
     told.loc[told["attack"] == "fgsm", "label"] = EVIL
     kept = (verdicts["method"] != lost) | (verdicts["attack"] != "autoattack")
     return known._replace(evaluations=told, verdicts=verdicts[kept])
+
+
+def diagnosed(rows):
+    """The rows with made-up diagnostics of an honest network, of seed 0 with a dip along FGSM."""
+    measured = []
+    for run in rows.runs.to_dict("records"):
+        cell = {name: run[name] for name in ("dataset", "model", "regularizer", "method", "seed")}
+        last = 1.5 if run["seed"] == 0 else 2.5
+        told = [
+            *(("loss_along_fgsm", at, loss) for at, loss in ((0, 1), (0.1, 2), (0.2, last))),
+            *(("accuracy_along_fgsm", at, share) for at, share in ((0, 0.9), (0.2, 0.7))),
+            ("zero_gradient", None, 0.0),
+            ("fgsm_minus_ifgsm_loss", None, -0.1),
+            ("gradient_alignment", None, 0.9),
+        ]
+        rows_of = [(name, at, None, value, 100) for name, at, value in told]
+        measured += [{**cell, **dict(zip(MEASURED, one, strict=True))} for one in rows_of]
+    frame = pd.DataFrame(measured)
+    kinds = rows.runs.dtypes[["dataset", "model", "regularizer", "method"]].to_dict()
+    numbers = dict.fromkeys(["along", "across", "value"], float)
+    return rows._replace(diagnostics=frame.astype({**kinds, **numbers}))
+
+
+@pytest.fixture(scope="module")
+def masked(rows):
+    return panel(diagnosed(rows))
+
+
+@pytest.fixture(scope="module")
+def compared(rows):
+    return comparisons(judged(rows), ("fgsm_at", "pgd_at"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +101,7 @@ def known():
         },
         {
             **entry,
-            "rule": "made_up",
+            "method": "made up",
             "source": "other 2021",
             "note": "tiny",
             "accuracy": {"clean": 0},
@@ -173,6 +210,54 @@ def test_the_days_of_the_runs_are_told(rows):
     assert date.fromisoformat(provenance(torch.device("cpu"))["date"]) <= datetime.now(UTC).date()
 
 
+def test_a_cell_is_sorted_by_the_number_that_it_begins_with():
+    texts = [
+        "51.8 ± 0.9",
+        "−3.2",
+        "+10.2",
+        "< 0.001",
+        "1e-05",
+        "3 (1 failed)",
+        "–",
+        "out of memory",
+    ]
+    numbers = [Cell(text).number for text in texts]
+    assert numbers == ["51.8", "-3.2", "10.2", "0.001", "1e-05", "3", "", ""]
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+def test_verdicts_are_a_column_where_any_run_was_examined(rows, numbers, masked):
+    means = over_seeds(numbers)
+    table = accuracy(means, panel=masked)["digits"].set_index("method")
+    # PGD-AT keeps two thirds under PGD: seed 0 has a sign, the others none
+    assert table.loc["PGD-AT", "verdict"] == "robust (2 runs), pseudo-robust (1 runs)"
+    assert table.loc["natural", "verdict"] == "not robust"
+    undiagnosed = panel(rows)
+    assert "pseudo-robust" in set(undiagnosed["verdict"])
+    assert accuracy(means, panel=undiagnosed)["digits"].equals(accuracy(means)["digits"])
+    unmeasured = masked.assign(**dict.fromkeys(NEEDED, float("nan")))
+    assert "verdict" not in accuracy(means, panel=unmeasured)["digits"]
+
+
+def test_the_panel_has_every_quantity_that_was_found_and_names_the_others(masked):
+    sheet = panel_sheet(masked)
+    there = [one for one in (*BASE, *SIGNS) if masked[one.quantity].notna().any()]
+    lost = [one for one in (*BASE, *SIGNS) if one not in there]
+    assert there
+    assert lost
+    assert [f"{one.name} ({one.bound})" for one in there] == list(map(words, sheet.columns[5:-1]))
+    assert f"Not looked for, with any run: {'; '.join(one.name for one in lost)}." in sheet.notes
+    for row in sheet.rows:
+        for cell, one in zip(row[5:-1], there, strict=True):
+            told = lines(cell.about)
+            assert told["definition"] == one.definition
+            assert told["source"] == one.source
+            assert told["bound"].startswith(f"{one.bound}, ")
+            assert told[one.name] == cell.text
+
+
 # --- our place among the published numbers --------------------------------------------------------
 
 
@@ -185,7 +270,7 @@ def test_ours_are_ranked_among_the_published(numbers, known):
     assert table["place"].iloc[0] == f"1 of {methods + 2}"
     first, last = table.iloc[0], table.iloc[-1]
     assert (first["source"], first["method"]) == ("someone 2020", "PGD-AT")
-    assert (last["source"], last["method"]) == ("other 2021 (tiny)", "made_up")
+    assert (last["source"], last["method"]) == ("other 2021 (tiny)", "made up")
     assert (table["source"] == OURS).sum() == methods
 
 
@@ -193,6 +278,52 @@ def test_equal_accuracies_share_a_place(numbers, known):
     entries = [entry.model_copy(update={"accuracy": {"clean": 100}}) for entry in known.entries]
     table = places(known.model_copy(update={"entries": tuple(entries)}), over_seeds(numbers))
     assert list(table["place"].str.split().str[0].head(3)) == ["1", "1", "3"]
+
+
+def test_a_method_that_is_none_of_ours_stands_beside_none(numbers, known):
+    means = over_seeds(numbers)
+    beside = compare(known, means)
+    assert set(beside["source"]) == {"someone 2020"}
+    alone = known.model_copy(update={"entries": known.entries[1:]})
+    assert compare(alone, means).empty
+    assert "other 2021 (tiny)" in set(places(alone, means)["source"])
+
+
+def cifar(rows):
+    """The rows as if they were CIFAR-10's at 8/255."""
+    told = {"dataset": "cifar10"}
+    arguments = rows.evaluations["arguments"].str.replace('"epsilon": 0.2', '"epsilon": 0.0313725')
+    return rows._replace(
+        verdicts=rows.verdicts.assign(**told),
+        evaluations=rows.evaluations.assign(**told, epsilon=8 / 255, arguments=arguments),
+        runs=rows.runs.assign(**told, epsilon=8 / 255),
+        curves=rows.curves.assign(**told),
+    )
+
+
+LEADERBOARD = load_published([ROOT / "config/published.yaml", ROOT / "config/leaderboard.yaml"])
+
+
+def test_ours_have_a_place_on_the_leaderboard(rows):
+    rows = cifar(rows)
+    means = over_seeds(traced(rows, NONE))
+    table = places(LEADERBOARD, means)
+    under = table[table["attack"] == "AutoAttack"]
+    known = [one for one in LEADERBOARD.entries if one.dataset == "cifar10"]
+    theirs = [one.accuracy["autoattack"] for one in known if "autoattack" in one.accuracy]
+    judged = means[means["attack"] == "autoattack"].set_index("method")["mean"].dropna()
+    assert len(under) == len(theirs) + len(judged)
+    assert len(theirs) >= 99
+    ours = under[under["source"] == OURS].set_index("method")
+    assert set(ours["images"]) == {200}
+    for method, mean in judged.items():
+        better = sum(one > 100 * mean for one in theirs) + (judged > mean).sum()
+        assert ours.loc[method, "place"] == f"{better + 1} of {len(under)}"
+    trades = under[under["method"] == "Zhang2019Theoretically"].iloc[0]
+    assert (trades["accuracy"], trades["model"]) == ("53.08", "WideResNet-34-10")
+    assert not set(compare(LEADERBOARD, means)["source"]) & {
+        source for source in table["source"] if source.startswith("RobustBench")
+    }
 
 
 def test_another_radius_has_no_ranking_of_ours(numbers, known):
@@ -211,8 +342,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def html(folder, rows, known, remaking):
-    text = page(folder, rows, known, ("fgsm", "pgd"), remaking)
+def html(folder, rows, known, remaking, compared):
+    text = page(folder, diagnosed(rows), known, ("fgsm", "pgd"), remaking, compared)
     (folder / "index.html").write_text(text)
     return text
 
@@ -228,13 +359,15 @@ def test_the_page_asks_for_nothing_outside_itself(html):
 def test_the_command_writes_the_same_page_twice(tmp_path, monkeypatch):
     copy = tmp_path / "demo"
     shutil.copytree(DEMO, copy)
-    told = ["--gap", "fgsm", "pgd", "--published", str(ROOT / "config/published.yaml")]
+    files = [str(ROOT / f"config/{name}.yaml") for name in ("published", "leaderboard")]
+    told = ["--gap", "fgsm", "pgd", "--margin", "4", "--published", *files]
     monkeypatch.setattr(sys, "argv", ["regbench.page", str(copy), *told])
     written = []
     for _ in range(2):
         stage.main()
         written.append((copy / "index.html").read_bytes())
     assert written[0] == written[1]
+    assert "within a margin of ± 4 points" in written[0].decode()
     assert sorted(path.name for path in copy.iterdir()) == sorted(
         {path.name for path in DEMO.iterdir()} | {"index.html"}
     )
@@ -283,9 +416,13 @@ def section(tab, name):
     return tab.locator(f"section#{name}")
 
 
+def words(text):
+    return " ".join(text.split())
+
+
 def cells(part, name):
     """The cells of a column; `expect` waits for them, since a table is drawn after the click."""
-    heads = [head.strip() for head in part.locator("thead th").all_inner_texts()]
+    heads = [words(head) for head in part.locator("thead th").all_inner_texts()]
     return part.locator(f"tbody td:nth-child({heads.index(name) + 1})")
 
 
@@ -304,15 +441,104 @@ def test_nothing_sticks_out_of_the_page(shown, width, scheme):
     assert (sum(map(int, re.findall(r"\d+", ground))) > 3 * 128) == (scheme == "light")
 
 
-def test_the_tables_are_those_of_the_rows(shown, rows, numbers):
+def test_the_tables_are_those_of_the_rows(shown, rows, numbers, masked):
     tab = shown()
-    table = accuracy(over_seeds(numbers), ("fgsm", "pgd"), doubts(rows))["digits"]
+    table = accuracy(over_seeds(numbers), ("fgsm", "pgd"), doubts(rows), masked)["digits"]
+    assert "verdict" in table
     part = section(tab, "accuracy-on-digits")
     for name in table.columns.drop("dataset"):
         assert column(part, name) == list(table[name].astype(str))
     assert len(column(section(tab, "results-per-run-and-attack"), "accuracy")) == len(numbers)
     wrong = section(tab, "what-went-wrong-and-what-the-attacks-warned-of")
     assert column(wrong, "what happened") == ["out of memory"] * 3
+
+
+JUDGED = "robust-or-only-apparently-so"
+COMPARED = "is-the-difference-real"
+
+
+def test_each_run_has_its_verdict_and_each_sign_is_bold(shown, masked):
+    part = section(shown(), JUDGED)
+    expect(cells(part, "verdict")).to_have_text(list(masked["verdict"]))
+    dips = ["0.25", "0", "0"] * (len(masked) // 3)
+    expect(cells(part, "loss falls again (> 0.05)")).to_have_text(dips)
+    bold = cells(part, "loss falls again (> 0.05)").locator("strong")
+    expect(bold).to_have_text(["0.25"] * (len(masked) // 3))
+    expect(part).to_contain_text("Not looked for, with any run:")
+    heads = part.locator("thead th")
+    expect(heads.filter(has_text="transfer")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_method_stays_in_view_while_its_numbers_scroll(shown, width):
+    part = section(shown(width), JUDGED)
+    method, last = cells(part, "method").first, cells(part, "overfits in epoch").first
+    left = part.bounding_box()["x"]
+    assert method.bounding_box()["x"] > left
+    last.scroll_into_view_if_needed()
+    expect(last).to_be_in_viewport(ratio=1)
+    assert method.bounding_box()["x"] == pytest.approx(left, abs=1)
+    ground = method.evaluate("cell => getComputedStyle(cell).backgroundColor")
+    assert ground == "rgb(255, 255, 255)"  # what scrolls by beneath does not show
+
+
+@pytest.mark.parametrize("way", ["hover", "focus"])
+def test_a_quantity_tells_definition_bound_and_source(shown, way):
+    tab = shown()
+    cell = cells(section(tab, JUDGED), "loss falls again (> 0.05)").first
+    {"hover": cell.hover, "focus": cell.focus}[way]()
+    box = tab.get_by_role("tooltip")
+    expect(box).to_contain_text("share by which the mean loss at ε along FGSM is below its highest")
+    expect(box).to_contain_text("> 0.05, met")
+    expect(box).to_contain_text("arXiv:2002.00614")
+
+
+def test_a_verdict_tells_its_reasons_in_both_tables(shown, masked):
+    tab = shown()
+    box = tab.get_by_role("tooltip")
+    place = list(masked["verdict"]).index("pseudo-robust")
+    cells(section(tab, JUDGED), "verdict").nth(place).focus()
+    expect(box).to_contain_text("looks robust, and shows a sign of masked gradients")
+    expect(box).to_contain_text(masked["reasons"].iloc[place])
+    column = cells(section(tab, "accuracy-on-digits"), "verdict")
+    methods = list(dict.fromkeys(masked["method"]))
+    column.nth(methods.index(masked["method"].iloc[place])).focus()
+    expect(box).to_contain_text(masked["reasons"].iloc[place])
+    expect(box).to_contain_text("seed 2")
+
+
+def test_every_comparison_is_there_the_strongest_attack_first(shown, compared):
+    tab = shown()
+    part = section(tab, COMPARED)
+    expect(cells(part, "method")).to_have_count(len(compared))
+    first = compared[compared["attack"] == "autoattack"]
+    attacks = column(part, "attack")
+    assert attacks[: len(first)] == ["AutoAttack"] * len(first)
+    assert "AutoAttack" not in attacks[len(first) :]
+    row = first[first["seeds"] > 0].iloc[0]
+    place = list(first.index).index(row.name)
+    told = f"{100 * row['difference']:+.1f}".replace("-", "−")
+    assert column(part, "difference")[place] == told
+    assert column(part, "verdict")[place] == row["verdict"]
+    cells(part, "difference").nth(place).focus()
+    box = tab.get_by_role("tooltip")
+    expect(box).to_contain_text(f"{row['method']} − {row['against']}")
+    expect(box).to_contain_text(f"more often right on {row['more']}, less often on {row['fewer']}")
+    expect(box).to_contain_text("± 5 points")
+
+
+def test_differences_are_sorted_with_their_sign(shown):
+    part = section(shown(), COMPARED)
+    before = column(part, "difference")
+
+    def value(text):
+        return float(text.replace("−", "-")) if text != "–" else float("-inf")
+
+    order = sorted(before, key=value)
+    assert order != before
+    assert {text[0] for text in before} >= {"+", "−"}
+    part.locator("th", has_text="difference").click()
+    expect(cells(part, "difference")).to_have_text(order)
 
 
 def test_a_click_on_a_column_sorts_it_by_number(shown):

@@ -11,14 +11,15 @@ import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 
-from regbench import members
+from regbench import members, tables
 from regbench.costs import costs
 from regbench.errors import UserError
 from regbench.figures import look
 from regbench.latex import latex
+from regbench.page import page
 from regbench.published import NOTHING, Published, compare
 from regbench.published import load as load_published
-from regbench.rows import UNMEASURED, Rows, load, over_seeds, results
+from regbench.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
 from regbench.seals import write_table
 from regbench.summary import reading, summary
 from regbench.tables import accuracy, cells, percent
@@ -49,6 +50,7 @@ def rows():
                 ["device", "platform", "python", "torch", "torchvision", "robustbench"], "x"
             )
             machine |= {"pyautoattack": "1", "numpy": "2", "commit": "c", "dirty": False}
+            machine |= {"card": "d", "epsilon": 0.1, "hyperparameters": "{}"}
             runs.append(
                 {**cell, "rule": method, "cost": 2.0, "train_seconds": 3.0 + seed,
                  "seconds": 4.0, "threads": 1, "best_epoch": 2, "status": status, **machine,
@@ -75,7 +77,10 @@ def rows():
             ]  # fmt: skip
             for attack, hits in zip(ATTACKS, HITS[method], strict=True):
                 correct = np.arange(100) < hits + seed
-                verdicts.append(pd.DataFrame({**cell, "attack": attack, "correct": correct}))
+                of_image = {"image": range(100), "label": 1, "distance": 0.1, "loss": 1.0}
+                verdicts.append(
+                    pd.DataFrame({**cell, "attack": attack, "correct": correct, **of_image})
+                )
                 warned = "zero gradient" if attack == "auto_attack" else ""
                 evaluations.append(
                     {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
@@ -285,15 +290,47 @@ def test_pgd_at_is_the_line_that_cost_is_held_against(rows):
         plt.close(figure)
 
 
-def test_rows_from_before_a_column_are_read(rows, tmp_path):
-    old = rows._replace(evaluations=rows.evaluations.drop(columns="status"))
-    for name, frame in zip(Rows._fields, old, strict=True):
+def store(rows, folder):
+    for name, frame in rows._asdict().items():
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        write_table(tmp_path / f"{name}.parquet", table, {"rows": len(frame)})
+        write_table(folder / f"{name}.parquet", table, {"rows": len(frame)})
+
+
+def test_rows_from_before_a_column_are_read(rows, tmp_path):
+    store(rows._replace(evaluations=rows.evaluations.drop(columns="status")), tmp_path)
     known = load(tmp_path)
     assert known.verdicts["fooled_by"].isna().all()
     assert set(known.evaluations["status"]) == {"ok"}
     assert results(known)["accuracy"].equals(results(rows)["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [("evaluations", ["member", "sweep"]), ("runs", ["rule"]), ("diagnostics", ["across"])],
+)
+def test_rows_without_what_nothing_can_stand_for_are_one_line(rows, tmp_path, table, columns):
+    store(rows._replace(**{table: rows._asdict()[table].drop(columns=columns)}), tmp_path)
+    told = f"{table}.parquet' has no {', '.join(map(repr, columns))}: an older version wrote it"
+    with pytest.raises(UserError, match=re.escape(told)):
+        load(tmp_path)
+
+
+def test_the_report_of_an_older_version_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"has no 'member', 'arguments'.*experiment again"):
+        load(ROOT / "reports/demo_tuning")
+
+
+def test_no_other_column_is_needed(tmp_path, monkeypatch):
+    mpl.use("Agg")
+    look()
+    known = load(ROOT / "reports/demo")._replace(diagnostics=UNMEASURED)
+    store(Rows(*(frame[NEEDED[name]] for name, frame in known._asdict().items())), tmp_path)
+    monkeypatch.setattr("sys.argv", ["regbench.tables", str(tmp_path)])
+    tables.main()
+    drawn = load(tmp_path)
+    assert "PGD-50×5" in page(tmp_path, drawn)
+    for figure in members.names("figures"):
+        plt.close(members.load(f"regbench.figures.{figure}")(drawn))
 
 
 # --- published numbers ----------------------------------------------------------------------------
@@ -350,12 +387,16 @@ def test_a_network_that_is_named_must_be_ours(rows):
 
 
 def test_the_published_numbers_of_the_repository_are_sound():
-    told = load_published(ROOT / "config/published.yaml")
+    told = load_published([ROOT / f"config/{name}.yaml" for name in ("published", "leaderboard")])
     rules = {path.stem for path in (ROOT / "rules/regularizers").glob("*.smk")}
     for entry in told.entries:
-        assert entry.rule in rules
         assert entry.dataset in members.names("data")
-        assert entry.model is None or entry.model in members.names("models")
+        if entry.method is None:
+            assert entry.rule in rules
+            assert entry.model is None or entry.model in members.names("models")
+    ours = {name for entry in told.entries for name in (entry.rule, entry.method)}
+    assert {"fgsm_at", "Rice2020Overfitting", "Zhang2019Theoretically"} <= ours
+    assert told.collected.startswith("2026; RobustBench at commit ")
     for meaning in told.attacks.values():
         members.build(f"regbench.attacks.{meaning.attack}", {**meaning.arguments, "epsilon": 0.1})
 
@@ -369,12 +410,36 @@ def test_the_published_numbers_of_the_repository_are_sound():
             " accuracy: {fgsm: 3}}\n",
             "'fgsm' of b is not under `attacks:`",
         ),
+        (
+            "attacks: {}\nentries:\n- {dataset: a, epsilon: 0.1, source: c, accuracy: {}}\n",
+            "'entries.0': an entry has either `rule`, a regularizer of ours, or `method`, any"
+            " other's name; got neither",
+        ),
+        (
+            "attacks: {}\nentries:\n- {dataset: a, rule: b, method: d, epsilon: 0.1, source: c,"
+            " accuracy: {}}\n",
+            "any other's name; got both",
+        ),
     ],
 )
 def test_a_wrong_file_of_published_numbers_is_one_line(tmp_path, text, words):
     (tmp_path / "published.yaml").write_text(text)
     with pytest.raises(UserError, match=re.escape(words)):
-        load_published(tmp_path / "published.yaml")
+        load_published([tmp_path / "published.yaml"])
+
+
+def test_files_of_published_numbers_add_up_unless_they_contradict(tmp_path):
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    entry = "{dataset: a, method: M x, model: Net + net, epsilon: 0.1, source: c, accuracy: {f: 1}}"
+    text = "collected: X\nattacks: {f: {label: F, attack: fgsm}}\nentries: [" + entry + "]\n"
+    for file in files:
+        file.write_text(text)
+    told = load_published(files)
+    assert (len(told.entries), len(told.attacks), told.collected) == (2, 1, "X; X")
+    assert load_published([]) == NOTHING
+    files[1].write_text(text.replace("attack: fgsm", "attack: pgd"))
+    with pytest.raises(UserError, match=r"b.yaml': 'f' under `attacks:` is another attack"):
+        load_published(files)
 
 
 @pytest.fixture
@@ -385,7 +450,7 @@ def two_data_sets(rows):
         other = frame.assign(dataset="letters")
         if "attack" in frame:
             other = other[other["attack"] != "auto_attack"]
-        if "label" in frame:
+        if "suite" in frame:
             other["label"] = other["label"] + "-20"
         both = pd.concat([frame.astype({"dataset": str}), other], ignore_index=True)
         return categories(both)

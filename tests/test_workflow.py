@@ -217,7 +217,9 @@ def test_the_pieces_of_an_attack_are_jobs_whose_verdicts_are_gathered(copy):
     assert copy.jobs(name="pieces") == jobs
     done = copy.snakemake(name="pieces")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 trainings, about 0 s, and 1 suites of attacks" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "0 trainings, about 0 s, 1 suites of attacks" in said
+    assert "and 0 diagnoses, about 0 s" in said
     assert "Nothing to be done" in copy.snakemake(name="pieces").stderr
     (run,) = (copy.folder / "results/digits/small_cnn/natural").iterdir()
     assert not list(run.glob("*.parts"))

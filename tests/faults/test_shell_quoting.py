@@ -136,14 +136,14 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
         for run in manifest.runs
     ]  # fmt: skip
     path = f".snakemake/regbench/{manifest.experiment}-{manifest.key}.json"
+    published = [f"{folder}/config/{name}.yaml" for name in ("published", "leaderboard")]
+    asked = ["--gap", *CONFIG["gap"], "--margin", "2.5", "--references", *CONFIG["references"]]
     draw = [
         ["regbench.collect", path, "--out", reports, *written(f"{logs}-collect.log")],
-        ["regbench.tables", reports, "--gap", *CONFIG["gap"],
-         "--margin", "2.5", "--references", *CONFIG["references"],
-         "--published", f"{folder}/config/published.yaml", *written(f"{logs}-tables.log")],
+        ["regbench.tables", reports, *asked, "--published", *published,
+         *written(f"{logs}-tables.log")],
         ["regbench.figures", reports, *written(f"{logs}-figures.log")],
-        ["regbench.page", reports, "--gap", *CONFIG["gap"],
-         "--published", f"{folder}/config/published.yaml", "--manifest", path,
+        ["regbench.page", reports, *asked, "--published", *published, "--manifest", path,
          "--configfile", "config.yaml", *written(f"{logs}-page.log")],
     ]  # fmt: skip
     return [["python", "-m", *rest] for rest in (*prepare, *train, *attack, *diagnose, *draw)]
