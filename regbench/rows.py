@@ -29,15 +29,22 @@ UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED]).astype(
     dict.fromkeys(["along", "across", "value"], float)
 )
 
+SHOWN = [
+    "image", "label", "under", "epsilon", "prediction", "confidence", "correct", "channels",
+    "height", "width", "pixels",
+]  # fmt: skip
+UNSHOWN = pd.DataFrame(columns=[*CELL, "seed", *SHOWN])
+
 
 class Rows(NamedTuple):
-    """The tables of regbench.collect; diagnostics are not always taken."""
+    """The tables of regbench.collect; networks are not always diagnosed."""
 
     verdicts: pd.DataFrame
     evaluations: pd.DataFrame
     runs: pd.DataFrame
     curves: pd.DataFrame
     diagnostics: pd.DataFrame = UNMEASURED
+    gallery: pd.DataFrame = UNSHOWN
 
 
 def load(folder: Path) -> Rows:

@@ -187,7 +187,7 @@ class Bench:
         """
         ours = {run.folder for run in self._runs.values()}
         # a diagnosis costs next to nothing beside a suite
-        asked = set(outputs) - self.manifest.diagnoses.keys()
+        asked = set(outputs) - set(self._examined)
         targets = [path for path in asked if path.rpartition("/")[0] in ours]
         if not targets:
             return
@@ -257,13 +257,19 @@ class Bench:
             for name in ("curve.csv", "run.json")
         ]
         judged = [path for run in self.manifest.runs for path in run.verdicts.values()]
-        return leaves + judged + [*self.manifest.diagnoses]
+        return leaves + judged + self._examined
 
     @property
     def rows(self) -> list[str]:
         """The tables that regbench.collect writes."""
         always = ["verdicts", "evaluations", "runs", "curves"]
-        return always + ["diagnostics"] * bool(self.manifest.diagnoses)
+        return always + ["diagnostics", "gallery"] * bool(self.manifest.diagnoses)
+
+    @property
+    def _examined(self) -> list[str]:
+        """What the diagnosis of each run leaves."""
+        told = [path for run in self.manifest.runs for path in (run.diagnosis, run.gallery)]
+        return [path for path in told if path]
 
     @cached_property
     def _runs(self) -> dict[str, Run]:
