@@ -33,7 +33,7 @@ NOTHING = "No attack of this experiment is crafted on another network (config: `
 BOUND = next(sign.above for sign in SIGNS if sign.quantity == "transfer_gain")
 """Share of the images by which a transferred attack must beat the white-box one to be framed."""
 
-SCALE, FRAME = "#3d9bd9", "#d55e00"
+SCALE, FRAME = "#2b87c9", "#d55e00"
 """Blue down to white, on which black can be read everywhere; vermilion, which stands out of it."""
 
 OWN = "white box"
@@ -118,9 +118,13 @@ def _matrices(part: pd.DataFrame, order: pd.Index) -> tuple[pd.DataFrame, pd.Dat
     sources = [OWN, *dict.fromkeys(part["source"])]
     part = part.sort_values("source", key=lambda names: names.map(sources.index), kind="stable")
     part = part.assign(on=part["source"] + ": " + part["attack"])
-    means = part.groupby(["on", "method"], sort=False)[["accuracy", "gain"]].mean().unstack()
-    there = [name for name in order if name in means["accuracy"]]
-    return 100 * means["accuracy"][there], means["gain"][there] > BOUND
+    methods = [name for name in order if name in set(part["method"])]
+    seeds = part.groupby(["on", "method"])
+    accuracy, gain = (
+        seeds[value].mean().unstack().reindex(part["on"].unique(), columns=methods)
+        for value in ("accuracy", "gain")
+    )
+    return 100 * accuracy, gain > BOUND
 
 
 def _draw(axes: Axes, accuracy: pd.DataFrame, beaten: pd.DataFrame) -> None:
