@@ -133,6 +133,21 @@ def test_of_another_radius_nothing_is_compared():
     assert not framed
 
 
+def test_more_steps_than_the_white_box_attack_has_are_no_sign():
+    stronger = attack("t", (0, 0), "pgd", source="a", steps=20)
+    for own, framed in ((FGSM, False), (attack("aa", (20, 90), "autoattack"), True)):
+        lines, _, cells, found = shown(transfer_matrix(rows(own, stronger)))
+        assert lines == [f"white box: {own['label']}", "a: t"]
+        assert cells["a: t", "FGSM-AT"] == "0.0"
+        assert bool(found) is framed
+
+
+def test_a_run_without_a_verdict_is_left_out():
+    known = rows(FGSM, attack("t", (60, 70), source="a"))
+    there = known.verdicts["method"] == "FGSM-AT"
+    assert shown(transfer_matrix(known._replace(verdicts=known.verdicts[there])))[1] == ["FGSM-AT"]
+
+
 def test_what_was_not_run_is_blank():
     known = rows(FGSM, attack("t", (60, 70), source="a"))
     lost = (known.verdicts["attack"] == "t") & (known.verdicts["method"] == "natural")

@@ -39,6 +39,9 @@ SCALE, FRAME = "#2b87c9", "#d55e00"
 OWN = "white box"
 """What stands for a source, where the network itself is it."""
 
+APGD_STEPS = 100
+"""Of AutoAttack's gradient attacks (Croce & Hein 2020, arXiv:2003.01690)."""
+
 MANY = 6
 """Methods whose names still stand side by side."""
 
@@ -47,8 +50,9 @@ def transfer_matrix(rows: Rows) -> Figure:
     """Return one panel per data set and network: accuracy by the source of an attack and method.
 
     The rows above the line are white box: of the attacks on each network itself those that are most
-    like the transferred ones, on the same images. A transferred attack that leaves less, by more
-    than the masking panel's bound, is framed. Means over seeds; what was not run is blank.
+    like the transferred ones, on the same images. A transferred attack that leaves less than the
+    one like it, by more than the masking panel's bound, is framed, unless it has more steps. Means
+    over seeds; what was not run is blank.
     """
     cells = pd.DataFrame(_cells(rows))
     if cells.empty:
@@ -85,20 +89,27 @@ def nearest(one: Attacked, run: Run) -> Attacked | None:
 
 def _unlikeness(one: Attacked, other: Attacked) -> tuple[bool, bool, float, int]:
     """Whether of another kind, whether AutoAttack, how much the steps differ, then all else."""
-    mine, others = (attack.arguments.get("steps", 1) for attack in (one, other))
     differing = [name for name in one.arguments if one.arguments[name] != other.arguments.get(name)]
-    of_another_kind = one.member != other.member
-    return of_another_kind, other.member == AUTOATTACK, abs(log(mine / others)), len(differing)
+    return (
+        one.member != other.member,
+        other.member == AUTOATTACK,
+        abs(log(_steps(one) / _steps(other))),
+        len(differing),
+    )
+
+
+def _steps(one: Attacked) -> int:
+    steps: int = one.arguments.get("steps", APGD_STEPS if one.member == AUTOATTACK else 1)
+    return steps
 
 
 def _cells(rows: Rows) -> Iterator[dict[str, object]]:
     """Yield each run's accuracy under each transferred attack, and under that attack's like."""
-    transferred = unswept(rows.evaluations)
-    if transferred["source"].isna().all():
-        return
-    told = dict(iter(transferred.groupby(RUN, observed=True)))
-    for key, verdicts in rows.verdicts.groupby(RUN, observed=True):
-        run, of = attacks_of(verdicts, told[key]), dict(zip(RUN, key, strict=True))
+    verdicts = dict(iter(rows.verdicts.groupby(RUN, observed=True)))
+    for key, told in unswept(rows.evaluations).groupby(RUN, observed=True):
+        if key not in verdicts or told["source"].isna().all():
+            continue
+        run, of = attacks_of(verdicts[key], told), dict(zip(RUN, key, strict=True))
         for one in run:
             if one.source is not None:
                 yield from ({**of, **cell} for cell in _beside(one, nearest(one, run)))
@@ -108,7 +119,7 @@ def _beside(one: Attacked, own: Attacked | None) -> Iterator[dict[str, object]]:
     accuracy, gain = one.verdicts["correct"].mean(), nan
     if own is not None:
         theirs, ours = (verdicts.mean() for verdicts in both(one, own, "correct"))
-        gain = ours - theirs
+        gain = ours - theirs if _steps(own) >= _steps(one) else nan
         yield {"source": OWN, "attack": own.label, "accuracy": ours, "gain": nan}
     yield {"source": one.source, "attack": one.label, "accuracy": accuracy, "gain": gain}
 
