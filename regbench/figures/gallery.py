@@ -76,8 +76,9 @@ def gallery(rows: Rows) -> Figure:
         figsize=(1.3 + width * columns, 0.4 + (height + 0.5) * lines),
     )  # fmt: skip
     for place, (axes, ((name, method), part)) in enumerate(zip(grid.flat, panels, strict=False)):
-        _draw(axes, part, names=place % columns == 0)
+        _draw(axes, part)
         axes.set_title(f"{name}\n{method}", fontsize="medium")
+        axes.tick_params(length=0, labelleft=place % columns == 0)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.legend(
@@ -95,8 +96,7 @@ def picture(row: pd.Series) -> Picture:
     return shaped
 
 
-def _draw(axes: Axes, part: pd.DataFrame, *, names: bool) -> None:
-    """Draw a panel; `names`: whether to name its lines."""
+def _draw(axes: Axes, part: pd.DataFrame) -> None:
     attacks, images = list(part["under"].unique()), list(part["image"].unique())
     pictures: dict[tuple[int, int], Picture] = {}
     for _, row in part.iterrows():
@@ -110,7 +110,7 @@ def _draw(axes: Axes, part: pd.DataFrame, *, names: bool) -> None:
         _hang(axes, 0.5 + added / (2 * epsilon), (column, len(attacks)))
         axes.add_patch(UNJUDGED.frame(*_corner((column, len(attacks)))))
     lines = [*attacks, f"{attacks[last]} − {attacks[clean]}"]
-    _name(axes, lines if names else [""] * len(lines), part.drop_duplicates("image")["label"])
+    _name(axes, lines, part.drop_duplicates("image")["label"])
 
 
 def _name(axes: Axes, lines: list[str], classes: pd.Series) -> None:
@@ -119,9 +119,8 @@ def _name(axes: Axes, lines: list[str], classes: pd.Series) -> None:
     for left, label in zip(lefts, classes, strict=True):
         axes.text(left + 0.5, ABOVE / 2, label, ha="center", va="center_baseline")
     middles = [_corner((0, line))[1] + 0.5 for line in range(len(lines))]
-    axes.set_yticks([ABOVE / 2, *middles], ["true class" * bool(lines[0]), *lines])
+    axes.set_yticks([ABOVE / 2, *middles], ["true class", *lines])
     axes.set(xlim=(-0.1, lefts[-1] + 1.1), ylim=(middles[-1] + 0.6, 0), xticks=[])
-    axes.tick_params(length=0, labelsize="medium")
     axes.set_frame_on(False)
     axes.grid(visible=False)
 

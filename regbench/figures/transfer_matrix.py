@@ -42,6 +42,8 @@ OWN = "white box"
 APGD_STEPS = 100
 """Of AutoAttack's gradient attacks (Croce & Hein 2020, arXiv:2003.01690)."""
 
+MEANING = "a sign of masked gradients"
+
 MANY = 6
 """Methods whose names still stand side by side."""
 
@@ -72,8 +74,8 @@ def transfer_matrix(rows: Rows) -> Figure:
         axes.set_title(name)
     figure.colorbar(grid[0, 0].collections[0], ax=grid, label="accuracy (%)", aspect=30)
     if any(beaten.any(axis=None) for _, _, beaten in panels):
-        told = f"more than {100 * BOUND:g} points below white box: a sign of masked gradients"
-        figure.legend([_frame(0, 0)], [told], loc="outside lower center")
+        told = f"more than {100 * BOUND:g} points below its white-box counterpart:\n{MEANING}"
+        figure.legend([_frame(0, 0)], [told], loc="outside lower center", frameon=False)
     return figure
 
 
