@@ -150,9 +150,9 @@ def _draw(axes: Axes, accuracy: pd.DataFrame, beaten: pd.DataFrame) -> None:
     own = sum(name.startswith(f"{OWN}: ") for name in accuracy.index)
     axes.axhline(own, color="black", linewidth=1.5)
     axes.set(xlabel="", ylabel="")
-    axes.tick_params(length=0)
-    many = accuracy.shape[1] > MANY
-    plt.setp(axes.get_xticklabels(), rotation=25 if many else 0, ha="right" if many else "center")
+    axes.tick_params(length=0, rotation=0)
+    if accuracy.shape[1] > MANY:
+        plt.setp(axes.get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
 
 
 def _frame(column: int, row: int) -> Rectangle:
