@@ -115,7 +115,8 @@ class AttackCard(Card):
 class DiagnosisCard(Card):
     """What is measured of one trained model besides its accuracy, on the first `images` images.
 
-    Along the FGSM direction at `points` radii from 0 to 2ε, an odd number: ε is in the middle.
+    Along the FGSM direction at `points` radii from 0 to 2ε, an odd number: ε is in the middle. So
+    many of the images are kept for the `gallery`.
     """
 
     images: int
@@ -125,6 +126,8 @@ class DiagnosisCard(Card):
     seed: int
     epsilon: float
     points: int
+    # not in the JSON of a diagnosis that keeps none: its key is older than this field
+    gallery: int = Field(0, ge=0, exclude_if=lambda images: images == 0)
 
 
 class SuiteCard(Card):

@@ -1,8 +1,9 @@
 """Stage 4: the files of every cell -> tables of rows, from which all else is drawn.
 
 verdicts.parquet has one row per image, attack and run; evaluations.parquet one per attack and run;
-runs.parquet one per run; curves.parquet one per epoch and run; diagnostics.parquet, where any were
-taken, one per quantity, point and run.
+runs.parquet one per run; curves.parquet one per epoch and run; where networks were diagnosed,
+diagnostics.parquet one per quantity, point and run, and gallery.parquet one per image that is
+shown, attack and run.
 """
 
 import argparse
@@ -25,7 +26,7 @@ NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "In
 
 
 def collect(manifest: Manifest, partial: bool = False) -> Rows:
-    """Return the tables of an experiment; one without rows, `diagnostics` if none, is left out.
+    """Return the tables of an experiment; without diagnoses, what they leave is left out.
 
     Args:
         manifest: which cells there are, in the order that tables and figures keep.
@@ -35,7 +36,8 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
         UserError: a cell's file is missing or broken.
     """
     parts: dict[str, list[pd.DataFrame]] = {
-        "verdicts": [], "evaluations": [], "runs": [], "curves": [], "diagnostics": []
+        "verdicts": [], "evaluations": [], "runs": [], "curves": [], "diagnostics": [],
+        "gallery": [],
     }  # fmt: skip
     for run in manifest.runs:
         files = [Path(run.folder, "run.json"), Path(run.folder, "curve.csv")]
@@ -50,9 +52,9 @@ def collect(manifest: Manifest, partial: bool = False) -> Rows:
                 parts["evaluations"].append(
                     _named(run, pd.DataFrame(_evaluations(manifest, run, about)))
                 )
-        if run.diagnosis and (not partial or Path(run.diagnosis).exists()):
-            measured = read_table(Path(run.diagnosis))[0].to_pandas()
-            parts["diagnostics"].append(_named(run, measured.astype({"quantity": str})))
+        for name, file in (("diagnostics", run.diagnosis), ("gallery", run.gallery)):
+            if file and (not partial or Path(file).exists()):
+                parts[name].append(_named(run, _plain(read_table(Path(file))[0])))
     order = _order(manifest)
     return {name: _typed(frames, order) for name, frames in parts.items() if frames}
 
@@ -73,6 +75,12 @@ def _run(run: Run, path: Path) -> pd.DataFrame:
         "training": json.dumps(run.card.training.model_dump(), sort_keys=True),
     }
     return _named(run, pd.DataFrame([{**known, **record}]))
+
+
+def _plain(rows: pa.Table) -> pd.DataFrame:
+    """Return rows, their dictionaries as text: those of two files do not agree."""
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), str))
 
 
 def _verdicts(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -181,7 +189,8 @@ def main() -> None:
         )
         return
     # of an experiment that takes no diagnostics any more
-    (arguments.out / "diagnostics.parquet").unlink(missing_ok=True)
+    for name in ("diagnostics", "gallery"):
+        (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
     for name, table in tables.items():
         rows = pa.Table.from_pandas(table, preserve_index=False)
         write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})

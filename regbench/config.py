@@ -267,6 +267,9 @@ class Diagnostics(Section):
     points: Annotated[int, Field(ge=3, le=101, strict=True), AfterValidator(_odd)] = Field(
         9, description="radii along the FGSM direction, from 0 to 2ε; odd, so that ε is one"
     )
+    gallery: Annotated[int, Field(ge=0, le=20, strict=True)] = Field(
+        5, description="images of different classes shown clean and attacked; 0: none"
+    )
 
 
 def _switch(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from regbench import gallery
 from regbench.cards import DiagnosisCard
 from regbench.diagnostics import Diagnostic, Measured, Probe
 from regbench.fingerprint import DIAGNOSING, fingerprint
@@ -29,6 +31,9 @@ SCHEMA = pa.schema(
         ("n", pa.int32()),
     ]
 )
+
+Work = Callable[[DiagnosisCard, nn.Module, Split, int], pa.Table]
+"""(card, model, images, images per batch) -> rows."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,34 @@ class Diagnosis:
 
         No rows, if not even one image at a time fits in memory.
         """
-        model = trained(self.run, self.data, self.card.checkpoint, self.device)
-        images = self.data.split(self.card.split, self.device, self.card.images)
+        return self._made(diagnose, SCHEMA)
+
+    def gallery(self) -> tuple[pa.Table, dict[str, Any]]:
+        """Return one row per image that is shown and attack, and what is told of them.
+
+        No rows, if not even one image at a time fits in memory.
+        """
+        return self._made(gallery.gallery, gallery.SCHEMA)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return trained(self.run, self.data, self.card.checkpoint, self.device)
+
+    @cached_property
+    def _images(self) -> Split:
+        return self.data.split(self.card.split, self.device, self.card.images)
+
+    def _made(self, work: Work, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+        model, images = self._model, self._images
         began = time.perf_counter()
         try:
             rows, size = fitting(
-                lambda most: diagnose(self.card, model, images, most), self.card.batch_size
+                lambda most: work(self.card, model, images, most), self.card.batch_size
             )
             status = "ok"
         except DoesNotFitError as error:
             traceback.print_exception(error)
-            rows, size, status = SCHEMA.empty_table(), 0, "out of memory"
+            rows, size, status = schema.empty_table(), 0, "out of memory"
         about = {
             "card": self.card.model_dump(),
             "status": status,

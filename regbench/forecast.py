@@ -21,6 +21,7 @@ from regbench.ascent import cross_entropy, input_gradient
 from regbench.cards import DataCard, DiagnosisCard, ModelCard, RunCard, SuiteCard
 from regbench.diagnosis import diagnose
 from regbench.errors import UserError, program
+from regbench.gallery import gallery
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.network import laid_out, plain
@@ -110,6 +111,7 @@ def _diagnosis(diagnosis: str, of: str) -> float:
     stand_in = _StandIn()
     with counting(stand_in) as seen:
         diagnose(card, stand_in, images, batch_size=count)
+        gallery(card, stand_in, images, batch_size=count)
     return float(seen.forward + seen.backward)
 
 

@@ -1,8 +1,8 @@
 """The grid: what the config chooses of what the rules declare, as cells with card and path.
 
 Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY/ and, in there,
-SUITE-KEY.parquet and diagnostics-KEY.parquet. KEY is the hash of the card, so experiments share
-the cells they agree on.
+SUITE-KEY.parquet, diagnostics-KEY.parquet and gallery-KEY.parquet. KEY is the hash of the card, so
+experiments share the cells they agree on.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ from regbench.refusals import (
     refuse_unknown_references,
     telling,
 )
-from regbench.suites import DIAGNOSTICS, resolve_suites
+from regbench.suites import DIAGNOSTICS, GALLERY, resolve_suites
 
 RESULTS = "results"
 
@@ -70,6 +70,11 @@ def run_folder(dataset: str, model: str, rule: str, run: str) -> str:
 def diagnosis_path(folder: str, card: DiagnosisCard) -> str:
     """Return where the diagnostics of the run in `folder` lie."""
     return f"{folder}/{DIAGNOSTICS}-{card.key}.parquet"
+
+
+def gallery_path(folder: str, card: DiagnosisCard) -> str:
+    """Return where the images lie that its diagnosis keeps."""
+    return f"{folder}/{GALLERY}-{card.key}.parquet"
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,7 @@ def _run(
         },
         card=card,
         diagnosis=diagnosis_path(folder, task.diagnosis) if task.diagnosis else None,
+        gallery=gallery_path(folder, task.diagnosis) if task.diagnosis else None,
     )
 
 

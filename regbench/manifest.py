@@ -41,6 +41,7 @@ class Run(Card):
         verdicts: path of each suite's verdicts.
         card: everything that determines the weights.
         diagnosis: path of the run's diagnostics; none: none are taken.
+        gallery: path of the images that are shown of it; none: likewise.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Run(Card):
     verdicts: dict[str, str]
     card: RunCard
     diagnosis: str | None = None
+    gallery: str | None = None
 
 
 class AttackEntry(Card):

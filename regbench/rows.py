@@ -33,6 +33,11 @@ LATER: dict[str, dict[str, str | float | None]] = {
 
 MEASURED = ["quantity", "along", "across", "value", "n"]
 
+SHOWN = [
+    "image", "label", "under", "epsilon", "prediction", "confidence", "correct", "channels",
+    "height", "width", "pixels",
+]  # fmt: skip
+
 NEEDED = {
     "verdicts": [*CELL, "seed", "attack", "image", "label", "correct", "distance", "loss"],
     "evaluations": [
@@ -48,6 +53,7 @@ NEEDED = {
         "seconds",
     ],
     "diagnostics": [*CELL, "seed", *MEASURED],
+    "gallery": [*CELL, "seed", *SHOWN],
 }  # fmt: skip
 """Columns that tables, figures and page are drawn from, besides `LATER`."""
 
@@ -55,15 +61,18 @@ UNMEASURED = pd.DataFrame(columns=[*CELL, "seed", *MEASURED]).astype(
     dict.fromkeys(["along", "across", "value"], float)
 )
 
+UNSHOWN = pd.DataFrame(columns=[*CELL, "seed", *SHOWN])
+
 
 class Rows(NamedTuple):
-    """The tables of regbench.collect; diagnostics are not always taken."""
+    """The tables of regbench.collect; networks are not always diagnosed."""
 
     verdicts: pd.DataFrame
     evaluations: pd.DataFrame
     runs: pd.DataFrame
     curves: pd.DataFrame
     diagnostics: pd.DataFrame = UNMEASURED
+    gallery: pd.DataFrame = UNSHOWN
 
 
 def load(folder: Path) -> Rows:

@@ -11,8 +11,8 @@ from regbench.refusals import refuse_equal_labels, telling
 
 SYMBOLS = {"epsilon": "ε"}
 
-DIAGNOSTICS = "diagnostics"
-"""What lies beside a run's suites, so that no suite can have this name."""
+DIAGNOSTICS, GALLERY = "diagnostics", "gallery"
+"""What lies beside a run's suites, so that no suite can have these names."""
 
 
 def resolve_suites(
@@ -32,8 +32,8 @@ def resolve_suites(
     entries: dict[str, AttackEntry] = {}
     suites = experiment.attacks if data.attacks is None else data.attacks
     for suite, attacks in suites.items():
-        if suite == DIAGNOSTICS:
-            raise UserError(f"config: no suite can be called '{DIAGNOSTICS}'; give it another name")
+        if suite in (DIAGNOSTICS, GALLERY):
+            raise UserError(f"config: no suite can be called '{suite}'; give it another name")
         for entry in _entries(experiment, dataset, sources, suite, attacks):
             if entry.name in entries:
                 raise UserError(

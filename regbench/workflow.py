@@ -255,13 +255,19 @@ class Bench:
             for name in ("curve.csv", "run.json")
         ]
         judged = [path for run in self.manifest.runs for path in run.verdicts.values()]
-        return leaves + judged + [*self.manifest.diagnoses]
+        return leaves + judged + self._examined
 
     @property
     def rows(self) -> list[str]:
         """The tables that regbench.collect writes."""
         always = ["verdicts", "evaluations", "runs", "curves"]
-        return always + ["diagnostics"] * bool(self.manifest.diagnoses)
+        return always + ["diagnostics", "gallery"] * bool(self.manifest.diagnoses)
+
+    @property
+    def _examined(self) -> list[str]:
+        """What the diagnosis of each run leaves."""
+        told = [path for run in self.manifest.runs for path in (run.diagnosis, run.gallery)]
+        return [path for path in told if path]
 
     @cached_property
     def _runs(self) -> dict[str, Run]:

@@ -6,8 +6,8 @@ wildcard_constraints:
     model=r"[^/]+",
     regularizer=r"[^/]+",
     run=r"\d+-[0-9a-f]{10}",
-    # diagnostics-KEY.parquet is no suite's
-    suite=r"(?!diagnostics-[0-9a-f]{10}\.)[^/]+",
+    # diagnostics-KEY.parquet and gallery-KEY.parquet are no suite's
+    suite=r"(?!(diagnostics|gallery)-[0-9a-f]{10}\.)[^/]+",
     key=r"[0-9a-f]{10}",
     attack=r"[^/]+",
     piece=r"\d+",

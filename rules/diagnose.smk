@@ -1,4 +1,4 @@
-# 3b. weights + diagnosis card -> what tells masked gradients from robustness
+# 3b. weights + diagnosis card -> what tells masked gradients from robustness, and a few images
 
 
 rule diagnose:
@@ -8,7 +8,8 @@ rule diagnose:
         best=f"{RUN}/best.safetensors",
         last=f"{RUN}/last.safetensors",
     output:
-        f"{RUN}/diagnostics-{{key}}.parquet",
+        diagnostics=f"{RUN}/diagnostics-{{key}}.parquet",
+        gallery=f"{RUN}/gallery-{{key}}.parquet",
     log:
         f"{RUN}/diagnostics-{{key}}.log",
     resources:
@@ -19,4 +20,5 @@ rule diagnose:
         folder=lambda wildcards, input: Path(input.card).parent,
     shell:
         "python -m regbench.diagnose {params.card:q} --run {params.folder:q}"
-        " --data {input.data:q} --out {output:q} > {log:q} 2>&1"
+        " --data {input.data:q} --out {output.diagnostics:q} --gallery {output.gallery:q}"
+        " > {log:q} 2>&1"

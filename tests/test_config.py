@@ -100,10 +100,12 @@ def test_diagnostics_are_taken_of_each_cell_unless_switched_off(config):
     assert type(card).read(card.text()) == card
     paths = [f"{run.folder}/diagnostics-{card.key}.parquet" for run in manifest.runs]
     assert [run.diagnosis for run in manifest.runs] == [*manifest.diagnoses] == paths
+    kept = [f"{run.folder}/gallery-{card.key}.parquet" for run in manifest.runs]
+    assert [run.gallery for run in manifest.runs] == kept
     for switch in (False, None):
         off = resolve(parse({**config, "diagnostics": switch}), DECLARED)
         assert not off.diagnoses
-        assert {run.diagnosis for run in off.runs} == {None}
+        assert {run.diagnosis for run in off.runs} == {run.gallery for run in off.runs} == {None}
         assert [run.folder for run in off.runs] == [run.folder for run in manifest.runs]
     on = resolve(parse({**config, "diagnostics": True}), DECLARED)
     assert on == manifest
@@ -119,6 +121,7 @@ def test_without_a_radius_there_is_nothing_to_diagnose(config):
         ({"points": 8}, "'diagnostics.points': expected an odd number, so that ε is among"),
         ({"points": 1}, "'diagnostics.points': Input should be greater than or equal to 3"),
         ({"images": 0}, "'diagnostics.images': Input should be greater than 0"),
+        ({"gallery": -1}, "'diagnostics.gallery': Input should be greater than or equal to 0"),
         ({"image": 5}, "unknown key 'diagnostics.image'; did you mean 'images'?"),
         ("no", "'diagnostics': Input should be"),
     ],
@@ -128,10 +131,23 @@ def test_wrong_diagnostics_are_one_line(config, diagnostics, words):
         parse({**config, "diagnostics": diagnostics})
 
 
-def test_no_suite_is_called_diagnostics(config):
-    changed = {**config, "attacks": {"diagnostics": {"clean": None}}}
-    with pytest.raises(UserError, match="no suite can be called 'diagnostics'"):
+@pytest.mark.parametrize("name", ["diagnostics", "gallery"])
+def test_no_suite_is_called_as_what_lies_beside_it(config, name):
+    changed = {**config, "attacks": {name: {"clean": None}}}
+    with pytest.raises(UserError, match=f"no suite can be called '{name}'"):
         resolve(parse(changed), DECLARED)
+
+
+def test_a_diagnosis_that_keeps_no_image_has_the_key_from_before_any_was_kept(config):
+    asked = {"images": 1000, "points": 9, "gallery": 0}
+    manifest = resolve(parse({**config, "diagnostics": asked}), DECLARED)
+    (card,) = set(manifest.diagnoses.values())
+    assert "gallery" not in card.text()
+    assert type(card).read(card.text()) == card
+    known = {**asked, "gallery": 5}
+    (other,) = set(resolve(parse({**config, "diagnostics": known}), DECLARED).diagnoses.values())
+    assert '"gallery":5' in other.text()
+    assert other.key != card.key
 
 
 def test_more_pieces_than_images_is_one_line(config):

@@ -323,16 +323,20 @@ def trained(tmp_path):
 def test_the_stage_writes_a_sealed_table(trained):
     folder, data = trained
     out = folder / "diagnostics-x.parquet"
-    text = card(images=10, epsilon=0.1).text()
+    text = card(images=10, epsilon=0.1, gallery=3).text()
+    gallery = folder / "gallery-x.parquet"
     command = [sys.executable, "-m", "regbench.diagnose", text, "--run", folder, "--out", out]
     done = subprocess.run(
-        [*command, "--data", data.path, "--device", "cpu"],
+        [*command, "--gallery", gallery, "--data", data.path, "--device", "cpu"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows, about = read_table(out)
-    assert about["status"] == "ok"
-    assert about["card"] == json.loads(text)
+    shown, about_shown = read_table(gallery)
+    assert about["status"] == about_shown["status"] == "ok"
+    assert about["card"] == about_shown["card"] == json.loads(text)
+    assert len(set(shown["image"].to_pylist())) == 3
+    assert len(shown) == 3 * 3
     assert set(rows["n"].to_pylist()) == {10}
     expected = Diagnosis(card(images=10, epsilon=0.1), folder, data, torch.device("cpu")).table()[0]
     assert rows.drop(["value"]).to_pylist() == expected.drop(["value"]).to_pylist()
@@ -341,8 +345,9 @@ def test_the_stage_writes_a_sealed_table(trained):
 
 def test_a_wrong_card_is_one_line(tmp_path):
     command = [sys.executable, "-m", "regbench.diagnose", '{"images": "x"}', "--run", tmp_path]
+    files = ["--out", tmp_path / "o.parquet", "--gallery", tmp_path / "g.parquet"]
     done = subprocess.run(
-        [*command, "--data", tmp_path / "no", "--out", tmp_path / "o.parquet"],
+        [*command, "--data", tmp_path / "no", *files],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
@@ -356,6 +361,8 @@ def test_without_room_for_one_image_there_are_no_rows(trained, monkeypatch):
 
     folder, data = trained
     monkeypatch.setattr(Probe, "logits", full)
-    rows, about = Diagnosis(card(images=4), folder, data, torch.device("cpu")).table()
-    assert about["status"] == "out of memory"
-    assert rows.num_rows == 0
+    monkeypatch.setattr("regbench.gallery.logits", full)
+    diagnosis = Diagnosis(card(images=4, gallery=2), folder, data, torch.device("cpu"))
+    for rows, about in (diagnosis.table(), diagnosis.gallery()):
+        assert about["status"] == "out of memory"
+        assert rows.num_rows == 0

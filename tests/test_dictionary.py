@@ -83,8 +83,9 @@ def written(tmp_path_factory):
             for path in run.verdicts.values():
                 card = manifest.suites[path].text()
                 stage(attack, card, "--run", run.folder, "--data", data, "--out", path)
-            about = ("--run", run.folder, "--data", data, "--out", run.diagnosis)
-            stage(diagnose, manifest.diagnoses[run.diagnosis].text(), *about)
+            about = ("--run", run.folder, "--data", data, "--gallery", run.gallery)
+            card = manifest.diagnoses[run.diagnosis].text()
+            stage(diagnose, card, *about, "--out", run.diagnosis)
         Path("manifest.json").write_text(manifest.text())
         Path("published.yaml").write_text(PUBLISHED)
         stage(collect, "manifest.json", "--out", "report")
@@ -127,6 +128,7 @@ KINDS = {
     "integer, on a GPU": whole,
     "number": numeric,
     "boolean": pd.api.types.is_bool_dtype,
+    "bytes": lambda values: values.map(lambda value: isinstance(value, bytes)).all(),
     "text": lambda values: True,  # in CSV a text may be of digits
 }
 

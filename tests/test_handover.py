@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
 
@@ -26,11 +27,14 @@ from regbench.cards import (
 from regbench.collect import collect
 from regbench.diagnosis import diagnose
 from regbench.errors import UserError
+from regbench.figures.gallery import gallery as drawn
+from regbench.gallery import gallery
 from regbench.grid import PAPER_TRAINING
 from regbench.manifest import AttackEntry, Manifest, Run
 from regbench.network import plain
 from regbench.prepare import Split
-from regbench.seals import write_record, write_table
+from regbench.rows import SHOWN, Rows
+from regbench.seals import read_table, write_record, write_table
 from regbench.sizes import size
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
@@ -129,7 +133,7 @@ def counted(count, layer, given, made):
 @pytest.mark.parametrize(("images", "split"), [(40, "test"), (70, "test"), (97, "validation")])
 def test_a_diagnosis_costs_what_a_network_counts(images, split):
     card = DIAGNOSIS.model_copy(update={"images": images if split == "test" else 1000})
-    card = card.model_copy(update={"split": split})
+    card = card.model_copy(update={"split": split, "gallery": 3})
     known = diagnosed(manifest(run_card(DIGITS, "small_cnn", width=2)), card)
     (work,) = forecast.diagnoses(known, {*known.diagnoses})
     network = plain(work.network, (1, 8, 8), 10).eval().requires_grad_(False)
@@ -137,7 +141,9 @@ def test_a_diagnosis_costs_what_a_network_counts(images, split):
     for name, count in counts.items():
         network.get_submodule(name).register_forward_hook(partial(counted, count))
     x = torch.rand(images, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    diagnose(card, network, Split(x, torch.arange(images) % 10), card.batch_size)
+    those = Split(x, torch.arange(images) % 10)
+    diagnose(card, network, those, card.batch_size)
+    gallery(card, network, those, card.batch_size)
     assert counts
     assert {count.total() for count in counts.values()} == {work.passes}
     assert work.passes > 121 * min(images, 64)  # the surface alone, of the first 64 images
@@ -210,6 +216,41 @@ def test_verdicts_from_before_a_column_are_collected(tmp_path):
     assert row.status == "ok"
     assert row.batch_size is pd.NA
     assert row.accuracy_after is pd.NA
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 2), (2, 3)])
+def test_the_images_that_were_kept_are_collected_and_read(tmp_path, counts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = manifest(run_card(DIGITS, "small_cnn"), run_card(DIGITS, "small_cnn", width=2))
+    known = known.model_copy(
+        update={
+            "runs": tuple(
+                run.model_copy(update={"verdicts": {}, "gallery": f"{run.folder}/gallery"})
+                for run in known.runs
+            )
+        }
+    )
+    images = Split(torch.rand(8, 1, 3, 3), torch.arange(8))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 8))
+    for run, count in zip(known.runs, counts, strict=True):
+        Path(run.folder).mkdir(parents=True)
+        Path(run.folder, "curve.csv").write_text("epoch\n1\n")
+        write_record(Path(run.folder, "run.json"), {"card": run.card.key, "files": {}})
+        asked = DiagnosisCard(
+            images=8, split="test", checkpoint="best", batch_size=4, seed=0, epsilon=0.1, points=3,
+            gallery=count,
+        )  # fmt: skip
+        write_table(Path(run.gallery), gallery(asked, network, images, 4), {"status": "ok"})
+    found = collect(known)["gallery"]
+    write_table(tmp_path / "all", pa.Table.from_pandas(found, preserve_index=False), {})
+    stored = read_table(tmp_path / "all")[0].to_pandas()
+    # an empty column has no type
+    pd.testing.assert_frame_equal(stored, found, check_dtype=False, check_categorical=False)
+    assert list(found.columns[5:]) == SHOWN
+    assert len(found) == 3 * sum(counts)
+    assert set(found["under"]) <= {"clean", "FGSM", "PGD-50"}
+    assert drawn(Rows(*[pd.DataFrame()] * 5, found)).axes
+    plt.close("all")
 
 
 # --- export to RobustBench ------------------------------------------------------------------------

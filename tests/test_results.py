@@ -40,7 +40,7 @@ def categories(frame):
 
 @pytest.fixture
 def rows():
-    verdicts, evaluations, runs, curves, diagnostics = [], [], [], [], []
+    verdicts, evaluations, runs, curves, diagnostics, shown = [], [], [], [], [], []
     for method in METHODS:
         for seed in range(3):
             cell = {"dataset": "digits", "model": "net", "regularizer": method, "method": method}
@@ -75,6 +75,12 @@ def rows():
                 for along in (0, 0.05, 0.1)
                 for across in (-0.1, 0, 0.1)
             ]  # fmt: skip
+            shown += [
+                {**cell, "image": 0, "label": 3, "under": under, "epsilon": epsilon,
+                 "prediction": 3, "confidence": 0.9, "correct": True, "channels": 1, "height": 2,
+                 "width": 2, "pixels": bytes(4)}
+                for under, epsilon in (("clean", 0.0), ("FGSM", 0.1))
+            ]  # fmt: skip
             for attack, hits in zip(ATTACKS, HITS[method], strict=True):
                 correct = np.arange(100) < hits + seed
                 of_image = {"image": range(100), "label": 1, "distance": 0.1, "loss": 1.0}
@@ -89,7 +95,7 @@ def rows():
                      "arguments": '{"epsilon": 0.1, "restarts": 1}',
                      **dict.fromkeys(["source", "sweep", "value", "family"])}
                 )  # fmt: skip
-    others = (evaluations, runs, curves, diagnostics)
+    others = (evaluations, runs, curves, diagnostics, shown)
     frames = (pd.concat(verdicts), *(pd.DataFrame(part) for part in others))
     return Rows(*(categories(frame.reset_index(drop=True)) for frame in frames))
 
@@ -126,15 +132,31 @@ def test_the_table_keeps_the_configs_order_and_shows_the_gap(rows):
     assert table.loc[1, "FGSM − AUTO_ATTACK"] == "65.0"
 
 
+SWEPT = [
+    {"attack": f"over@{value}", "label": f"FGSM, ε = {value}", "sweep": "epsilon", "value": value,
+     "family": "FGSM over ε"}
+    for value in (0.1, 0.2)
+]  # fmt: skip
+TRANSFERRED = {"attack": "from_other", "label": "from other", "source": "other"}
+
+
 def swept(rows):
     """The rows with FGSM swept over two radii besides."""
+    return more(rows, *SWEPT)
+
+
+def whole(rows):
+    """The rows with FGSM swept and transferred besides: something for every figure."""
+    return more(rows, *SWEPT, TRANSFERRED)
+
+
+def more(rows, *added):
+    """The rows with FGSM once more for each of `added`, which says what is told of it."""
     verdicts, evaluations = [rows.verdicts], [rows.evaluations]
-    for value in (0.1, 0.2):
-        point = {"attack": f"over@{value}", "label": f"FGSM, ε = {value}"}
-        told = {**point, "sweep": "epsilon", "value": value, "family": "FGSM over ε"}
-        verdicts.append(rows.verdicts.query("attack == 'fgsm'").assign(attack=point["attack"]))
+    for told in added:
+        verdicts.append(rows.verdicts.query("attack == 'fgsm'").assign(attack=told["attack"]))
         evaluations.append(rows.evaluations.query("attack == 'fgsm'").assign(**told))
-    order = [*ATTACKS, "over@0.1", "over@0.2"]
+    order = [*ATTACKS, *(told["attack"] for told in added)]
     both = [pd.concat(parts, ignore_index=True) for parts in (verdicts, evaluations)]
     for frame in both:
         frame["attack"] = pd.Categorical(frame["attack"].astype(str), order, ordered=True)
@@ -235,7 +257,7 @@ def test_a_number_that_there_is_not_cannot_be_compared(rows):
 @pytest.mark.parametrize("name", members.names("figures"))
 def test_each_figure_bears_what_did_not_fit_in_memory(rows, name):
     look()
-    figure = members.load(f"regbench.figures.{name}")(swept(failing(rows, "FGSM-AT", [0, 1, 2])))
+    figure = members.load(f"regbench.figures.{name}")(whole(failing(rows, "FGSM-AT", [0, 1, 2])))
     figure.canvas.draw()
     plt.close(figure)
 
@@ -474,7 +496,7 @@ def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
 @pytest.mark.parametrize("name", members.names("figures"))
 def test_each_figure_has_a_panel_per_data_set(two_data_sets, name):
     look()
-    figure = members.load(f"regbench.figures.{name}")(swept(two_data_sets))
+    figure = members.load(f"regbench.figures.{name}")(whole(two_data_sets))
     text = " ".join(axes.get_title() for axes in figure.axes)
     assert "digits" in text
     assert "letters" in text
@@ -565,10 +587,11 @@ def test_the_summary_shows_failures_warnings_and_counts(rows):
 def test_each_figure_draws_every_method(rows, name):
     mpl.use("Agg")
     look()
-    figure = members.load(f"regbench.figures.{name}")(swept(rows))
+    figure = members.load(f"regbench.figures.{name}")(whole(rows))
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     shown = {text.get_text() for legend in legends for text in legend.get_texts()}
     shown |= {line for axes in figure.axes for line in axes.get_title().splitlines()}
+    shown |= {name.get_text() for axes in figure.axes for name in axes.get_xticklabels()}
     assert shown >= set(METHODS)
     plt.close(figure)
 

@@ -135,12 +135,13 @@ def test_every_promised_file_is_there(finished):
     for name in (
         "index.html", "summary.md", "published.csv", "published.md", "accuracy.csv", "accuracy.md",
         "accuracy.tex", "results.csv", "doubts.csv", "intervals.csv", "comparisons.csv",
-        "masking.csv", "costs.csv", "diagnostics.parquet",
+        "masking.csv", "costs.csv", "diagnostics.parquet", "gallery.parquet",
         "verdicts.parquet", "evaluations.parquet", "runs.parquet", "curves.parquet",
         "figures/accuracy_per_attack.png", "figures/learning_curves.png",
         "figures/robustness_against_cost.png", "figures/robustness_against_cost.pdf",
         "figures/accuracy_over_sweeps.png", "figures/loss_along_fgsm.png",
         "figures/loss_surface.png", "figures/properties_during_training.png",
+        "figures/transfer_matrix.png", "figures/gallery.png",
     ):  # fmt: skip
         assert (reports / name).stat().st_size > 0, name
     tidy = pd.read_csv(reports / "results.csv")

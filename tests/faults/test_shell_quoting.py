@@ -131,7 +131,7 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
     ]  # fmt: skip
     diagnose = [
         ["regbench.diagnose", manifest.diagnoses[run.diagnosis].text(), "--run", run.folder,
-         "--data", run.data, "--out", run.diagnosis,
+         "--data", run.data, "--out", run.diagnosis, "--gallery", run.gallery,
          *written(run.diagnosis.replace(".parquet", ".log"))]
         for run in manifest.runs
     ]  # fmt: skip
