@@ -73,10 +73,23 @@ def row(
         "images_per_second": images / typical,
         "speedup": statistics.median(ratios),
         "floor_share": counted.flop * case.steps / peak / typical,
+        "seconds_per_tflop": typical / case.steps / counted.flop * 1e12,
         "peak_memory": timed.memory,
         "operations_per_step": counted.operations if case.structure == "ours" else None,
         "rounds": len(timed.seconds),
     }
+
+
+def over_first(rows: list[dict[str, Any]]) -> float:
+    """Return the last row's seconds per FLOP over those of the first method, natural training.
+
+    1: the method costs its arithmetic and no more.
+    """
+    kind = ("network", "structure", "precision")
+    last = rows[-1]
+    first = next(one for one in rows if all(one[name] == last[name] for name in kind))
+    share: float = last["seconds_per_tflop"] / first["seconds_per_tflop"]
+    return share
 
 
 def main() -> None:
@@ -98,12 +111,13 @@ def main() -> None:
     peak = {one: ceiling(one, device) for one in PRECISIONS[device.type]}
     for name, value in peak.items():
         print(f"ceiling, {name}: {value / 1e9:,.0f} GFLOP/s")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group in cases(device.type, arguments.networks, arguments.methods):
         times = pair_by_pair(group, arguments.rounds, device.type, arguments.threads)
         counted = arithmetic(group[-1], device)
         for case, timed in zip(group, times, strict=True):
             rows.append(row(case, timed, times[0], counted, peak[case.precision]))
+            rows[-1]["over_first"] = over_first(rows)
             print(line(rows[-1]), flush=True)
     told = {"threads": arguments.threads, "ceiling": peak, "rows": rows}
     write(arguments.out / "steps.json", device, told)
@@ -117,6 +131,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
         f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
+        f"  {row['over_first']:4.2f} of the first's s/FLOP"
         f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {operations:>4} operations"
     )
 
