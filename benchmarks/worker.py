@@ -1,7 +1,6 @@
 """A process of its own for each structure, so that neither lives with the other's allocator."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, Traini
 from regbench.descent import TrainingLoss
 from regbench.grid import PAPER_TRAINING
 from regbench.members import build
+from regbench.memory import peak
 from regbench.network import network
 from regbench.prepare import Data, Split
 from regbench.training import Epoch, fit
@@ -108,9 +108,8 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
 
 
 def _peak_memory(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = peak(torch.device(device))
+    return held.get("peak_gpu_memory", held["peak_memory"])
 
 
 def _images(case: Case) -> tuple[Tensor, Tensor]:

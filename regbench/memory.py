@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -52,7 +53,21 @@ def exhausted(error: BaseException) -> bool:
 
 def peak(device: torch.device) -> dict[str, int]:
     """Return the most bytes that this process has held: on the machine, and on a GPU."""
-    held = {"peak_memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    held = {"peak_memory": _high_water()}
     if device.type == "cuda":
         held["peak_gpu_memory"] = torch.cuda.max_memory_allocated(device)
     return held
+
+
+def _high_water() -> int:
+    """The most bytes resident so far.
+
+    Not Linux's ru_maxrss, which remembers the program that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return resource.getrusage(
+            resource.RUSAGE_SELF
+        ).ru_maxrss  # in bytes, where there is no /proc
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -1,5 +1,8 @@
 """The training loop: seeds, schedule, selection, failure, augmentation."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -235,3 +238,17 @@ def test_augmentation_crops_and_flips_whole_images():
     matches = (views == out).flatten(2).all(2)
     assert matches.any(0).all(), "an image that is no crop of its padded self"
     assert matches.any(1).all(), "a crop or flip that never happens"
+
+
+def test_the_peak_is_of_this_program_not_of_the_one_that_started_it():
+    told = "from regbench.memory import peak; print(peak(torch.device('cpu'))['peak_memory'])"
+    child = f"import torch; {told}"
+    parent = (
+        f"import os, sys; x = b'1' * (2 << 30); os.execv(sys.executable, ['', '-c', {child!r}])"
+    )
+    peaks = [
+        int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for code in (child, parent)
+    ]
+    assert 50e6 < peaks[0] < 2e9
+    assert peaks[1] == pytest.approx(peaks[0], rel=0.2)
