@@ -50,10 +50,10 @@ def compared(
     A pixel whose gradient is 0 in fp32 has no sign: it is counted by itself.
     """
     exact = gradient(model, images, "fp32")
+    signed = exact != 0
     accuracy, loss = judged(model, images, exact, epsilon)
     for precision in others:
         rough = gradient(model, images, precision)
-        signed = exact != 0
         told = judged(model, images, rough, epsilon)
         yield {
             "precision": precision,

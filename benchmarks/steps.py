@@ -81,9 +81,10 @@ def row(
 
 
 def over_first(rows: list[dict[str, Any]]) -> float:
-    """Return the last row's seconds per FLOP over those of the first method, natural training.
+    """Return the last row's seconds per FLOP over those of the first method of its kind.
 
-    1: the method costs its arithmetic and no more.
+    That is natural training, unless `--methods` says otherwise. 1: the method costs its arithmetic
+    and no more.
     """
     kind = ("network", "structure", "precision")
     last = rows[-1]

@@ -7,10 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from regbench.rows import CELL
-
-RUN = [*CELL, "seed"]
-
 TOLERANCE = 1e-6
 """Within which two radii are one: float32 rounding of a pixel in [0, 1]."""
 

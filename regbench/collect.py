@@ -188,9 +188,9 @@ def main() -> None:
             " experiment"
         )
         return
-    # of an experiment that takes no diagnostics any more
-    for name in ("diagnostics", "gallery"):
-        (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
+    if not manifest.diagnoses:  # any more
+        for name in ("diagnostics", "gallery"):
+            (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
     for name, table in tables.items():
         rows = pa.Table.from_pandas(table, preserve_index=False)
         write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})

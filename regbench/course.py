@@ -16,7 +16,7 @@ Weights = dict[str, Tensor]
 class Epoch(TypedDict):
     """One row of a learning curve; losses are means over the epoch's images.
 
-    `loss_under_…` are those of `regbench.validation.losses`, on held-out images.
+    `loss_under_…` are those of `regbench.properties.losses`, on held-out images.
     """
 
     epoch: int

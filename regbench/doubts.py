@@ -16,7 +16,6 @@ from scipy.stats import binomtest, ttest_rel
 from regbench.attacked import (
     AUTOATTACK,
     CLEAN,
-    RUN,
     TOLERANCE,
     Attacked,
     Run,
@@ -26,7 +25,7 @@ from regbench.attacked import (
     of_one_radius,
     white_box,
 )
-from regbench.rows import Rows
+from regbench.rows import RUN, Rows
 
 COLUMNS = ["dataset", "model", "regularizer", "method", "seed", "attack", "rule", "told"]
 NONE = pd.DataFrame(columns=COLUMNS)

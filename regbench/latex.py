@@ -31,7 +31,7 @@ BOLD = (
     "Bold: the best of a network, and each whose paired difference from it has a 95 % interval,"
     " over {}, that includes 0."
 )
-PASSES = "passes: forward and backward passes per image and training step."
+PASSES = "passes: forward and backward passes per image and training step, a pair being 1."
 VERDICT = "verdict: by a written rule, over each run's signs of masked gradients."
 DOUBT = f"{MARK}: in doubt with one seed at least."
 

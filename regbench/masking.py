@@ -10,9 +10,9 @@ from math import inf, isnan
 
 import pandas as pd
 
-from regbench.attacked import RUN, attacks_of
+from regbench.attacked import attacks_of
 from regbench.overfitting import onsets
-from regbench.rows import Rows
+from regbench.rows import RUN, Rows
 from regbench.symptoms import QUANTITIES, Case
 
 

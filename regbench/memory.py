@@ -1,5 +1,6 @@
 """Memory: that there is none left, how to do with less, and how much was needed."""
 
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -60,14 +61,13 @@ def peak(device: torch.device) -> dict[str, int]:
 
 
 def _high_water() -> int:
-    """The most bytes resident so far.
-
-    Not Linux's ru_maxrss, which remembers the program that started this one.
-    """
+    """The most bytes resident so far, where it is told apart from the program that started this."""
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return resource.getrusage(
-            resource.RUSAGE_SELF
-        ).ru_maxrss  # in bytes, where there is no /proc
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        status = ""
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    if found:
+        return 1024 * int(found[1])
+    unit = 1024 if sys.platform == "linux" else 1
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

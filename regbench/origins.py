@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +12,8 @@ from regbench.doubts import flags
 from regbench.grid import run_folder
 from regbench.manifest import Manifest
 from regbench.published import interval
-from regbench.rows import CELL, Rows, results
+from regbench.rows import RUN, Rows, results
 from regbench.tables import percent
-
-RUN = [*CELL, "seed"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def of_one(run: pd.DataFrame, remaking: Remaking | None = None) -> str:
         remaking: what gives the command line; none: it is left out.
     """
     row = run.iloc[0]
-    return _lines({"accuracy": _seed(row), **_origin(run), **_again(run, remaking)})
+    return lines({"accuracy": _seed(row), **_origin(run), **_again(run, remaking)})
 
 
 def of_mean(mean: pd.Series, runs: pd.DataFrame, remaking: Remaking | None = None) -> str:
@@ -94,7 +93,7 @@ def of_mean(mean: pd.Series, runs: pd.DataFrame, remaking: Remaking | None = Non
         runs: the rows of `traced` that it is the mean of.
         remaking: what gives the command line; none: it is left out.
     """
-    return _lines({**_mean(mean), **_seeds(runs), **_origin(runs), **_again(runs, remaking)})
+    return lines({**_mean(mean), **_seeds(runs), **_origin(runs), **_again(runs, remaking)})
 
 
 def _mean(mean: pd.Series) -> dict[str, str]:
@@ -157,5 +156,6 @@ def _again(runs: pd.DataFrame, remaking: Remaking | None) -> dict[str, str]:
     return {"to make it again": command} if command else {}
 
 
-def _lines(told: dict[str, str]) -> str:
+def lines(told: Mapping[str, object]) -> str:
+    """Return `name: value`, one a line."""
     return "\n".join(f"{name}: {value}" for name, value in told.items())

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from regbench.attacked import RUN
-from regbench.rows import Rows
+from regbench.rows import RUN, Rows
 
 FALL = 0.2
 """Accuracy that must be lost: Wong et al.'s train_fgsm.py ends a training at a fall of 0.2."""

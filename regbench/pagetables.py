@@ -8,9 +8,9 @@ import pandas as pd
 from regbench.comparisons import strongest
 from regbench.doubts import RULES
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
-from regbench.origins import RUN, Remaking, of_mean, of_one
+from regbench.origins import Remaking, lines, of_mean, of_one
 from regbench.published import Published, compare, places
-from regbench.rows import CELL, Rows, unswept
+from regbench.rows import CELL, RUN, Rows, unswept
 from regbench.sheets import Place, Sheet
 from regbench.summary import BESIDE, DOUBTED, MARK, ONE_SEED, RULED, chance, meanings, points
 from regbench.tables import Gap, accuracy, labels
@@ -93,7 +93,7 @@ def _of_means(means: pd.DataFrame, numbers: pd.DataFrame, remaking: Remaking | N
 
 def _of_verdicts(judged: pd.DataFrame) -> Told:
     return {
-        (model, method, "verdict"): _lines(
+        (model, method, "verdict"): lines(
             {
                 f"seed {row['seed']}": f"{row['verdict']}{_because(row['reasons'])}"
                 for row in runs.to_dict("records")
@@ -124,10 +124,10 @@ def panel(judged: pd.DataFrame) -> Sheet:
         **{"overfits in epoch": judged["overfitting_onset"].astype(object).map(_epoch)},
     )
     about: dict[Place, str] = {
-        (place, "verdict"): _lines(_verdict(run)) for place, run in enumerate(runs)
+        (place, "verdict"): lines(_verdict(run)) for place, run in enumerate(runs)
     }
     about |= {
-        (place, name): _lines(_quantity(one, run))
+        (place, name): lines(_quantity(one, run))
         for place, run in enumerate(runs)
         for name, one in found.items()
     }
@@ -191,7 +191,7 @@ def comparisons(compared: pd.DataFrame, rows: Rows) -> Sheet:
             "seeds": compared["seeds"],
         }
     )
-    about = {(place, "difference"): _lines(_difference(row)) for place, row in enumerate(told)}
+    about = {(place, "difference"): lines(_difference(row)) for place, row in enumerate(told)}
     alone = [ONE_SEED] if compared["seeds"].eq(1).any() else []
     return Sheet.of(title, [COMPARED, *meanings(compared), *alone], frame, about)
 
@@ -288,10 +288,6 @@ def failures(numbers: pd.DataFrame) -> Sheet:
     told = [part.assign(**{"what happened": part[column]}) for part, column in parts]
     frame = pd.concat(told)[[*WHERE, "what happened"]]
     return Sheet.of("What went wrong, and what the attacks warned of", [], frame)
-
-
-def _lines(told: Lines) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in told.items())
 
 
 def _short(value: float) -> str:

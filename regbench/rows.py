@@ -10,8 +10,10 @@ from regbench.errors import UserError
 from regbench.seals import read_table
 
 CELL = ["dataset", "model", "regularizer", "method"]
+RUN = [*CELL, "seed"]
+
 SHARED = [
-    "rule", "cost", "epsilon", "member", "arguments", "source", "sweep", "value", "family", "split",
+    "rule", "epsilon", "member", "arguments", "source", "sweep", "value", "family", "split",
 ]  # fmt: skip
 """What the seeds of a method, under one attack, have in common."""
 
@@ -175,6 +177,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         failed=("failure", "count"),
         failure=("failure", "first"),
         n=("n", "max"),
+        cost=("cost", "mean"),
         train_seconds=("train_seconds", "mean"),
         **{column: (column, "first") for column in SHARED},
     ).reset_index()

@@ -23,6 +23,7 @@ from regbench.members import build
 from regbench.memory import exhausted, peak
 from regbench.network import network
 from regbench.passes import Passes, passes
+from regbench.precision import PRECISIONS
 from regbench.prepare import Data, open_data
 from regbench.provenance import provenance
 from regbench.seals import digest_of, read_record, write_record
@@ -82,8 +83,10 @@ def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
     x, y = data.split("train", device, card.training.batch_size)
     loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
     noise = torch.Generator(device).manual_seed(card.seed)
+    step = Step(network(card, data, device), x, y, card.epsilon, noise)
     try:
-        return passes(loss, Step(network(card, data, device), x, y, card.epsilon, noise))
+        with PRECISIONS[card.training.precision](device):
+            return passes(loss, step)
     except (RuntimeError, MemoryError) as error:
         if not exhausted(error):
             raise

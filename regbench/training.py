@@ -16,6 +16,7 @@ from regbench.keeper import Keeper
 from regbench.memory import exhausted
 from regbench.precision import PRECISIONS
 from regbench.prepare import Split
+from regbench.properties import losses
 from regbench.step import Step
 
 
@@ -120,12 +121,12 @@ def judge(card: RunCard, model: nn.Module, held_out: Split) -> dict[str, float]:
     epsilon, steps = card.epsilon, card.training.selection_steps
     # a stream of its own, begun anew: judging moves nothing that training draws from
     noise = torch.Generator(held_out.x.device).manual_seed(card.seed)
-    losses = validation.losses(model, held_out, epsilon, steps, noise)
     attacked = validation.ifgsm(model, held_out, epsilon, steps)
+    under = losses(model, held_out, attacked.x, epsilon, noise)
     return {
         "validation_clean": validation.accuracy(model, held_out),
         "validation_ifgsm": validation.accuracy(model, attacked),
-        **{f"loss_under_{name}": loss for name, loss in losses.items()},
+        **{f"loss_under_{name}": loss for name, loss in under.items()},
     }
 
 

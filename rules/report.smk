@@ -32,11 +32,11 @@ rule tables:
         published=PUBLISHED,
     output:
         report(
-            TABLES[:8],
+            TABLES[:9],
             category="Tables",
             caption="../reports/tables.rst",
         ),
-        TABLES[8:],
+        TABLES[9:],
     log:
         f"results/logs/{bench.name}-tables.log",
     localrule: True

@@ -116,8 +116,9 @@ def test_work_is_counted_in_forward_passes():
     targets = {"results/0/best.safetensors", "results/1/s.parquet", "results/9/best.safetensors"}
     targets |= {"results/1/s.parts/pgd-0.parquet"}  # part of the suite, not another one
     (trained,) = forecast.trainings(known, targets)
-    # FGSM-AT: 2 F for the attack, 3 F for the update; validation: 3 gradients, 2 looks
-    assert trained.passes == 20 * (50_000 * 5 + 10_000 * 8)
+    # FGSM-AT: 2 F for the attack, 3 F for the update; validation: 3 gradients, 2 looks; of 1,000
+    # images 3 gradients more and 4 losses
+    assert trained.passes == 20 * (50_000 * 5 + 10_000 * 8 + 1_000 * 10)
     (judged,) = forecast.attacks(known, targets)
     assert judged.network.architecture == "regbench.models.small_cnn"
     assert judged.passes == 500 * 3 + 500 * 2 * 21  # all 500 test images, though 1,000 are asked

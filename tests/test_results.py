@@ -298,7 +298,7 @@ def test_properties_are_drawn_as_differences_of_losses(rows):
         rows._replace(curves=unknown)
     )
     (axes,) = figure.axes
-    assert "from before" in axes.texts[0].get_text()
+    assert "No losses" in axes.texts[0].get_text()
     plt.close(figure)
 
 

@@ -11,11 +11,12 @@ from regbench import training
 from regbench.cards import RunCard, TrainingCard
 from regbench.grid import PAPER_TRAINING
 from regbench.prepare import Split
+from regbench.properties import losses
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective
 from regbench.train import status
 from regbench.training import Trained, augment, fit
-from regbench.validation import accuracy, ifgsm, losses
+from regbench.validation import accuracy, ifgsm
 
 
 @pytest.fixture
@@ -88,7 +89,8 @@ def test_losses_under_attack_are_those_of_a_linear_network_by_hand():
     y = torch.randint(2, (600,), generator=generator)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
     epsilon, noise = 0.2, torch.Generator().manual_seed(7)
-    found = losses(model, Split(x, y), epsilon, 4, noise)
+    attacked = ifgsm(model, Split(x, y), epsilon, 4)
+    found = losses(model, Split(x, y), attacked.x, epsilon, noise)
 
     difference = (model[1].weight[1] - model[1].weight[0]).detach()
     offset = (model[1].bias[1] - model[1].bias[0]).detach()
@@ -114,7 +116,7 @@ def test_losses_are_of_the_first_thousand_images(split):
     x, y = split.x.repeat(60, 1, 1, 1), split.y.repeat(60)
     few = Split(x[:1000], y[:1000])
     told = [
-        losses(network(), images, 0.1, 2, torch.Generator().manual_seed(0))
+        losses(network(), images, images.x, 0.1, torch.Generator().manual_seed(0))
         for images in (Split(x, y), few)
     ]
     assert told[0] == told[1]

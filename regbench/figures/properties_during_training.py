@@ -8,7 +8,7 @@ from regbench.rows import Rows
 
 __all__ = ["properties_during_training"]
 
-NOTHING = "These trainings are from before their losses under attack were kept."
+NOTHING = "No losses under attack were kept of these trainings."
 
 PROPERTIES = {
     "SAT-R1: I-FGSM − FGSM": ("ifgsm", "fgsm"),

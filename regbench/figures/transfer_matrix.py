@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 from regbench.attacked import (
     AUTOATTACK,
     CLEAN,
-    RUN,
     Attacked,
     Run,
     attacks_of,
@@ -24,7 +23,7 @@ from regbench.attacked import (
 )
 from regbench.figures import nothing_to_show, task
 from regbench.masking import SIGNS
-from regbench.rows import Rows, unswept
+from regbench.rows import RUN, Rows, unswept
 
 __all__ = ["transfer_matrix"]
 
@@ -42,7 +41,7 @@ OWN = "white box"
 APGD_STEPS = 100
 """Of AutoAttack's gradient attacks (Croce & Hein 2020, arXiv:2003.01690)."""
 
-MEANING = "a sign of masked gradients"
+MEANING = "the attack like it on the network itself"
 
 MANY = 6
 """Methods whose names still stand side by side."""
@@ -74,7 +73,7 @@ def transfer_matrix(rows: Rows) -> Figure:
         axes.set_title(name)
     figure.colorbar(grid[0, 0].collections[0], ax=grid, label="accuracy (%)", aspect=30)
     if any(beaten.any(axis=None) for _, _, beaten in panels):
-        told = f"more than {100 * BOUND:g} points below its white-box counterpart:\n{MEANING}"
+        told = f"more than {100 * BOUND:g} points below {MEANING}"
         figure.legend([_frame(0, 0)], [told], loc="outside lower center", frameon=False)
     return figure
 
@@ -118,19 +117,21 @@ def _cells(rows: Rows) -> Iterator[dict[str, object]]:
 
 
 def _beside(one: Attacked, own: Attacked | None) -> Iterator[dict[str, object]]:
-    accuracy, gain = one.verdicts["correct"].mean(), nan
+    correct, gain = one.verdicts["correct"], nan
     if own is not None:
-        theirs, ours = (verdicts.mean() for verdicts in both(one, own, "correct"))
-        gain = ours - theirs if _steps(own) >= _steps(one) else nan
-        yield {"source": OWN, "attack": own.label, "accuracy": ours, "gain": nan}
-    yield {"source": one.source, "attack": one.label, "accuracy": accuracy, "gain": gain}
+        theirs, ours = both(one, own, "correct")
+        gain = ours.mean() - theirs.mean() if _steps(own) >= _steps(one) else nan
+        like = {"source": OWN, "attack": own.label, "n": len(ours), "accuracy": ours.mean()}
+        yield {**like, "gain": nan}
+    told = {"source": one.source, "attack": one.label, "n": len(correct), "gain": gain}
+    yield {**told, "accuracy": correct.mean()}
 
 
 def _matrices(part: pd.DataFrame, order: pd.Index) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return accuracies in %, and where they are below white box; a row each, sources together."""
     sources = [OWN, *dict.fromkeys(part["source"])]
     part = part.sort_values("source", key=lambda names: names.map(sources.index), kind="stable")
-    part = part.assign(on=part["source"] + ": " + part["attack"])
+    part = part.assign(on=part["source"] + ": " + part["attack"] + _counted(part))
     methods = [name for name in order if name in set(part["method"])]
     seeds = part.groupby(["on", "method"])
     accuracy, gain = (
@@ -138,6 +139,12 @@ def _matrices(part: pd.DataFrame, order: pd.Index) -> tuple[pd.DataFrame, pd.Dat
         for value in ("accuracy", "gain")
     )
     return 100 * accuracy, gain > BOUND
+
+
+def _counted(part: pd.DataFrame) -> pd.Series:
+    """` (n = 100)` where one attack was tried on different numbers of images, else nothing."""
+    several = part.groupby(["source", "attack"])["n"].transform("nunique") > 1
+    return (" (n = " + part["n"].astype(str) + ")").where(several, "")
 
 
 def _draw(axes: Axes, accuracy: pd.DataFrame, beaten: pd.DataFrame) -> None:

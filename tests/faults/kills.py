@@ -44,7 +44,7 @@ CONFIG = {
         "digits": {"epsilon": 0.2, "validation": 97, "models": {"small_cnn": {"width": 4}}}
     },
 }
-TABLES = ("verdicts", "evaluations", "runs", "curves", "diagnostics")
+TABLES = ("verdicts", "evaluations", "runs", "curves", "diagnostics", "gallery")
 CLOCKS = ("seconds", "train_seconds", "peak_memory")
 """Columns that no two runs share."""
 
