@@ -1,4 +1,4 @@
-"""How much of a run's time was training and attacking, and how much was everything else."""
+"""How much of a run's time went into training, attacks and diagnoses, and how much elsewhere."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from regbench.errors import program
 
 
 def computing(results: Path, since: float) -> float:
-    """Return the seconds of training and attacking in the files made under `results` after `since`.
+    """Return the seconds of work that the files made under `results` after `since` tell of.
 
     Interpreters, imports, reading and writing do not count.
     """
@@ -21,7 +21,8 @@ def computing(results: Path, since: float) -> float:
     for file in results.glob("*/*/*/*/*.parquet"):
         if file.stat().st_mtime >= since:
             about = json.loads(pq.read_schema(file).metadata[b"regbench"])
-            seconds += sum(told["seconds"] for told in about["attacks"].values())
+            # a suite tells of each of its attacks, a diagnosis of itself
+            seconds += sum(told["seconds"] for told in about.get("attacks", {"": about}).values())
     return float(seconds)
 
 
@@ -35,14 +36,14 @@ def main() -> None:
     wall = time.time() - arguments.since
     busy = computing(arguments.results, arguments.since)
     if not busy:
-        print("Nothing had to be trained or attacked.")
+        print("Nothing had to be trained, attacked or diagnosed.")
         return
     cores = os.cpu_count() or 1 if arguments.cores == "all" else int(arguments.cores)
     whole = wall * cores
     print(
         f"{wall:.0f} s on {cores} cores, of whose {whole:.0f} core-seconds {busy:.0f}"
-        f" ({busy / whole:.0%}) were training and attacking; interpreters, imports, DAG, tables,"
-        f" figures and idle cores took {1 - busy / whole:.0%}."
+        f" ({busy / whole:.0%}) were training, attacks and diagnoses; interpreters, imports, DAG,"
+        f" tables, figures and idle cores took {1 - busy / whole:.0%}."
     )
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from regbench.overhead import computing
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "config", "profiles", "regbench", "reports")
@@ -153,6 +156,18 @@ def test_every_promised_file_is_there(finished):
     judged = pd.read_csv(reports / "masking.csv")
     assert list(judged["method"]) == ["natural", "FGSM-AT", "SAT-R1"]
     assert judged["zero_gradient"].notna().all()
+
+
+def test_the_work_of_every_job_is_counted(finished):
+    results = finished.folder / "results"
+    trained = [json.loads(path.read_text())["seconds"] for path in results.glob("*/*/*/*/run.json")]
+    tables = [pq.read_schema(path) for path in results.glob("*/*/*/*/*.parquet")]
+    told = [json.loads(table.metadata[b"regbench"]) for table in tables]
+    attacked = [one["seconds"] for about in told for one in about.get("attacks", {}).values()]
+    diagnosed = [about["seconds"] for about in told if "attacks" not in about]
+    assert len(diagnosed) == 2 * 3  # diagnostics and gallery of each cell
+    assert computing(results, 0) == pytest.approx(sum(trained + attacked + diagnosed))
+    assert computing(results, time.time()) == 0
 
 
 def test_a_second_run_does_nothing(copy):
