@@ -24,7 +24,7 @@ from regbench.pagetables import panel as panel_sheet
 from regbench.provenance import provenance
 from regbench.published import OURS, Published, compare, places
 from regbench.published import load as load_published
-from regbench.rows import MEASURED, load, over_seeds
+from regbench.rows import MEASURED, UNMEASURED, load, over_seeds
 from regbench.sheets import Cell
 from regbench.summary import origins
 from regbench.tables import accuracy
@@ -234,7 +234,7 @@ def test_verdicts_are_a_column_where_any_run_was_examined(rows, numbers, masked)
     # PGD-AT keeps two thirds under PGD: seed 0 has a sign, the others none
     assert table.loc["PGD-AT", "verdict"] == "robust (2 runs), pseudo-robust (1 runs)"
     assert table.loc["natural", "verdict"] == "not robust"
-    undiagnosed = panel(rows)
+    undiagnosed = panel(rows._replace(diagnostics=UNMEASURED))
     assert "pseudo-robust" in set(undiagnosed["verdict"])
     assert accuracy(means, panel=undiagnosed)["digits"].equals(accuracy(means)["digits"])
     unmeasured = masked.assign(**dict.fromkeys(NEEDED, float("nan")))
@@ -443,11 +443,14 @@ def test_nothing_sticks_out_of_the_page(shown, width, scheme):
 
 def test_the_tables_are_those_of_the_rows(shown, rows, numbers, masked):
     tab = shown()
-    table = accuracy(over_seeds(numbers), ("fgsm", "pgd"), doubts(rows), masked)["digits"]
-    assert "verdict" in table
-    part = section(tab, "accuracy-on-digits")
-    for name in table.columns.drop("dataset"):
-        assert column(part, name) == list(table[name].astype(str))
+    means = over_seeds(numbers)
+    own, broken = means["source"].isna(), doubts(rows)
+    for part, chosen, gap in (("", own, ("fgsm", "pgd")), ("-transferred", ~own, None)):
+        table = accuracy(means[chosen], gap, broken, masked)["digits"]
+        assert "verdict" in table
+        shown_as = section(tab, f"accuracy-on-digits{part}")
+        for name in table.columns.drop("dataset"):
+            assert column(shown_as, name) == list(table[name].astype(str))
     assert len(column(section(tab, "results-per-run-and-attack"), "accuracy")) == len(numbers)
     wrong = section(tab, "what-went-wrong-and-what-the-attacks-warned-of")
     assert column(wrong, "what happened") == ["out of memory"] * 3
@@ -465,8 +468,8 @@ def test_each_run_has_its_verdict_and_each_sign_is_bold(shown, masked):
     bold = cells(part, "loss falls again (> 0.05)").locator("strong")
     expect(bold).to_have_text(["0.25"] * (len(masked) // 3))
     expect(part).to_contain_text("Not looked for, with any run:")
-    heads = part.locator("thead th")
-    expect(heads.filter(has_text="transfer")).to_have_count(0)
+    there = [one for one in (*BASE, *SIGNS) if masked[one.quantity].notna().any()]
+    expect(part.locator("thead th")).to_have_count(5 + len(there) + 1)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
