@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEW_CHANNELS = 4
+FEW_IMAGES = 8
 LARGE = 2**20
 
 
@@ -80,9 +81,11 @@ def _transposed(
     count, _, height, width = gradient.shape
     channels, rows, columns = weight.shape[1:]
     pixels = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-    planes = (weight.flatten(1).t() @ pixels.t()).view(
-        channels, rows, columns, count, height, width
-    )
+    products = weight.flatten(1).t() @ pixels.t()
+    if count <= FEW_IMAGES:  # one operation, but image after image
+        patches = products.view(-1, count, height * width).transpose(0, 1)
+        return F.fold(patches, size, (rows, columns), padding=padding)
+    planes = products.view(channels, rows, columns, count, height, width)
     padded = planes.new_zeros(channels, count, height + rows - 1, width + columns - 1)
     for row in range(rows):
         for column in range(columns):

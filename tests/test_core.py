@@ -12,15 +12,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
-from regbench.layers import ImageConv2d, LargeLinear, tune
+from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear, tune
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step
 
-SHAPES = [((3, 1, 9, 7), 5, 2), ((2, 3, 8, 8), 3, 1), ((2, 1, 9, 9), 8, 0), ((2, 4, 5, 5), 1, 0)]
+SHAPES = [
+    ((3, 1, 9, 7), 5, 2),
+    ((2, 3, 8, 8), 3, (1, 2)),
+    ((2, 1, 9, 9), 8, 0),
+    ((2, 4, 5, 5), 1, 0),
+    ((FEW_IMAGES + 1, 1, 9, 7), 5, 2),  # few images and many go back on ways of their own
+    ((FEW_IMAGES + 1, 3, 8, 8), 3, (1, 2)),
+]
 
 
-def plain_and_tuned(channels: int, kernel: int, padding: int) -> tuple[nn.Module, nn.Module]:
+def plain_and_tuned(
+    channels: int, kernel: int, padding: int | tuple[int, int]
+) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     plain = nn.Conv2d(channels, 6, kernel, padding=padding).double()
     tuned = nn.Conv2d(channels, 6, kernel, padding=padding).double()
@@ -46,9 +55,10 @@ def test_the_first_layer_and_its_gradients_are_those_of_conv2d(shape, kernel, pa
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_first_layer_can_be_differentiated_twice():
+@pytest.mark.parametrize("count", [1, FEW_IMAGES + 1])
+def test_the_first_layer_can_be_differentiated_twice(count):
     _, tuned = plain_and_tuned(1, 3, 1)
-    x = torch.rand(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(count, 1, 4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(tuned, x)
 
 
