@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from regbench import pagetables
 from regbench.comparisons import NONE, comparisons, judged, references_of
+from regbench.costs import costs
 from regbench.doubts import doubts
 from regbench.drafts import draft_of
 from regbench.errors import UserError, program
@@ -77,7 +78,11 @@ def page(
         origins=_dated(origins(rows)),
         command=remaking.whole() if remaking else "",
         accuracies=pagetables.accuracies(means, numbers, gap, doubted, masked, remaking),
-        findings=[pagetables.panel(masked), pagetables.comparisons(compared, rows)],
+        findings=[
+            pagetables.panel(masked),
+            pagetables.comparisons(compared, rows),
+            pagetables.costs(costs(rows)),
+        ],
         tables=[
             pagetables.results(numbers, remaking),
             pagetables.published(known, means),

@@ -12,7 +12,18 @@ from regbench.origins import Remaking, lines, of_mean, of_one
 from regbench.published import Published, compare, places
 from regbench.rows import CELL, RUN, Rows, unswept
 from regbench.sheets import Place, Sheet
-from regbench.summary import BESIDE, DOUBTED, MARK, ONE_SEED, RULED, chance, meanings, points
+from regbench.summary import (
+    BESIDE,
+    COSTS,
+    DOUBTED,
+    MARK,
+    ONE_SEED,
+    RULED,
+    chance,
+    meanings,
+    points,
+    priced,
+)
 from regbench.tables import Gap, accuracy, labels
 
 WHERE = ["dataset", "model", "method", "seed", "attack"]
@@ -212,6 +223,15 @@ def _difference(row: Mapping[Any, Any]) -> Lines:
 
 def _between(low: float, high: float) -> str:
     return "–" if pd.isna(low) else f"{points(low)} to {points(high)}"
+
+
+def costs(table: pd.DataFrame) -> Sheet:
+    """Return what training costs with each method.
+
+    Args:
+        table: of `regbench.costs.costs`.
+    """
+    return Sheet.of("What training costs", [COSTS], priced(table))
 
 
 # --- numbers --------------------------------------------------------------------------------------

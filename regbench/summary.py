@@ -133,7 +133,7 @@ def summary(
         "## Robust, or only apparently so?",
         judged(panel),
         "## What training costs",
-        dear(rows),
+        f"{COSTS}\n\n{markdown([priced(costs(rows))])}",
         "## Doubts",
         f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
         "## Beside published numbers",
@@ -186,21 +186,23 @@ def judged(panel: pd.DataFrame) -> str:
     )
 
 
-def dear(rows: Rows) -> str:
-    """Return what training costs with each method."""
-    table = costs(rows)
-    held = table["peak_gpu_memory"].fillna(table["peak_memory"])
-    shown = pd.DataFrame(
+def priced(costs: pd.DataFrame) -> pd.DataFrame:
+    """Return what training costs with each method, as it is printed.
+
+    Args:
+        costs: of `regbench.costs.costs`.
+    """
+    held = costs["peak_gpu_memory"].fillna(costs["peak_memory"])
+    return pd.DataFrame(
         {
-            **{name: table[name] for name in ("dataset", "model", "method")},
-            "forward": table["forward_passes"].map(_number),
-            "backward": table["backward_passes"].map(_number),
-            "of PGD-AT": table["relative"].map(_number),
-            "s per epoch": table["seconds_per_epoch"].map(_number),
+            **{name: costs[name] for name in ("dataset", "model", "method")},
+            "forward": costs["forward_passes"].map(_number),
+            "backward": costs["backward_passes"].map(_number),
+            "of PGD-AT": costs["relative"].map(_number),
+            "s per epoch": costs["seconds_per_epoch"].map(_number),
             "memory (GB)": (held / 1e9).map(_number),
         }
     )
-    return f"{COSTS}\n\n{markdown([shown])}"
 
 
 def _criterion(one: Criterion) -> str:

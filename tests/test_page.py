@@ -530,6 +530,19 @@ def test_every_comparison_is_there_the_strongest_attack_first(shown, compared):
     expect(box).to_contain_text("± 5 points")
 
 
+def test_what_training_costs_is_told_beside_pgd_at(shown, rows):
+    part = section(shown(), "what-training-costs")
+    pairs = rows.runs.assign(
+        passes=(rows.runs["forward_passes"] + rows.runs["backward_passes"]) / 2
+    )
+    mean = pairs.groupby("method", observed=True)["passes"].mean()
+    of_pgd_at = {name: f"{passes / mean['PGD-AT']:.2f}" for name, passes in mean.items()}
+    assert of_pgd_at["FGSM-AT"] == "0.25"
+    expect(cells(part, "of PGD-AT")).to_have_count(len(mean))
+    told = zip(column(part, "method"), column(part, "of PGD-AT"), strict=True)
+    assert dict(told) == of_pgd_at
+
+
 def test_differences_are_sorted_with_their_sign(shown):
     part = section(shown(), COMPARED)
     before = column(part, "difference")
