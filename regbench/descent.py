@@ -6,7 +6,8 @@ PyTorch: what cannot be recorded, or does not give the same step when replayed, 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -48,30 +49,36 @@ class Descent:
 
     def __call__(self, step: Step) -> Tensor:
         """Take the step; return loss, cross entropy and penalty, (3,), on the device."""
-        with self._precision(step.x.device):
+        device = step.x.device
+        with self._precision(device):
             objective = self._loss(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        objective.total.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.zero_grad(set_to_none=True)
+            # TF32 for the way back too; autocast has chosen its types on the way there
+            with torch.autocast(device.type, enabled=False):
+                objective.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         terms = (objective.total, objective.cross_entropy, objective.penalty)
         return torch.stack(terms).detach()
 
 
 class Recorded:
-    """A `Descent` whose full batches are replayed; a batch of another size is taken eagerly."""
+    """A `Descent` whose batches of `size` images are replayed; another is taken eagerly."""
 
-    def __init__(self, descent: Descent, record: Recorder) -> None:
+    def __init__(self, descent: Descent, record: Recorder, size: int) -> None:
         self._descent = descent
         self._record = record
+        self._size = size
         self._static: Step | None = None
         self._replay: Replay | None = None
         self._terms = torch.zeros(3)
 
     def __call__(self, step: Step) -> Tensor:
         """Take the step, as `Descent` would."""
+        if len(step.y) != self._size:
+            return self._descent(step)
         if self._static is None:
             return self._first(step)
-        if self._replay is None or len(step.y) != len(self._static.y):
+        if self._replay is None:
             return self._descent(step)
         self._static.x.copy_(step.x)
         self._static.y.copy_(step.y)
@@ -80,19 +87,24 @@ class Recorded:
 
     def _first(self, step: Step) -> Tensor:
         """Record the step and check it against an eager one; leave the state after one step."""
-        before = _State.of(self._descent, step.generator)
+        before = _State.of(self._descent, step)
         self._static = Step(
             step.model, step.x.clone(), step.y.clone(), step.epsilon, step.generator
         )
+        wrong = self._try(step, self._static, before)
+        # not where the error was caught: its traceback holds the graph's memory
+        return self._eagerly(step, before, wrong) if wrong else self._terms.clone()
+
+    def _try(self, step: Step, static: Step, before: "_State") -> str:
+        """Record the step and keep it if it is right when replayed; else return what is wrong."""
         try:
-            replay = self._recorded(self._static)
-            agree = self._agree(step, replay, before)
+            replay = self._recorded(static)
+            if not self._agree(step, replay, before):
+                return "is not the same when replayed"
         except RuntimeError as error:
-            return self._eagerly(step, before, f"cannot be recorded ({error})")
-        if not agree:
-            return self._eagerly(step, before, "is not the same when replayed")
+            return f"cannot be recorded ({error})"
         self._replay = replay
-        return self._terms.clone()
+        return ""
 
     def _recorded(self, static: Step) -> Replay:
         def take() -> None:
@@ -104,17 +116,20 @@ class Recorded:
 
     def _agree(self, step: Step, replay: Replay, before: "_State") -> bool:
         """Tell whether a replayed step goes where an eager one goes; the replayed one counts."""
-        before.restore(self._descent, step.generator)
+        before.restore(self._descent)
         start = _flat(self._descent.model)
         self._descent(step)
         eager = _flat(self._descent.model)
-        before.restore(self._descent, step.generator)
+        before.restore(self._descent)
         replay()
         apart = (_flat(self._descent.model) - eager).norm()
         return bool(apart <= TOLERANCE * (eager - start).norm())
 
     def _eagerly(self, step: Step, before: "_State", why: str) -> Tensor:
-        before.restore(self._descent, step.generator)
+        self._terms = torch.zeros(3)
+        self._descent.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        before.restore(self._descent)
         told = " ".join(why.split())[:200]
         warnings.warn(f"this training step {told}; it is taken eagerly", stacklevel=3)
         return self._descent(step)
@@ -125,24 +140,36 @@ class _State(NamedTuple):
 
     weights: dict[str, Tensor]
     momentum: dict[str, Tensor]
-    noise: Tensor
+    noise: tuple[tuple[torch.Generator, Tensor], ...]
 
     @classmethod
-    def of(cls, descent: Descent, generator: torch.Generator) -> "_State":
+    def of(cls, descent: Descent, step: Step) -> "_State":
         weights = {name: value.clone() for name, value in descent.model.state_dict().items()}
         moved = momentum(descent.model, descent.optimizer)
+        streams = (step.generator, _default(step.x.device))  # dropout draws from the default one
         return cls(
-            weights, {name: value.clone() for name, value in moved.items()}, generator.get_state()
+            weights,
+            {name: value.clone() for name, value in moved.items()},
+            tuple((stream, stream.get_state()) for stream in streams),
         )
 
-    def restore(self, descent: Descent, generator: torch.Generator) -> None:
+    def restore(self, descent: Descent) -> None:
         """Put everything back in place; momentum that there was none of becomes zero, its like."""
         with torch.no_grad():
             for name, value in descent.model.state_dict().items():
                 value.copy_(self.weights[name])
             for name, value in momentum(descent.model, descent.optimizer).items():
                 value.copy_(self.momentum.get(name, torch.zeros_like(value)))
-        generator.set_state(self.noise)
+        for stream, state in self.noise:
+            stream.set_state(state)
+
+
+def _default(device: torch.device) -> torch.Generator:
+    """The stream of `device` that is drawn from where none is named."""
+    if device.type != "cuda":
+        return torch.default_generator
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
 
 
 def momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -161,9 +188,27 @@ def _flat(model: nn.Module) -> Tensor:
 
 def cuda_graph(take: Callable[[], None], generator: torch.Generator) -> Replay:
     """Record `take`, which draws from `generator`, as a CUDA graph."""
+    with _never_waiting():
+        take()
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
         take()
     return graph.replay
+
+
+@contextmanager
+def _never_waiting() -> Iterator[None]:
+    """Raise RuntimeError where the host waits for the GPU, before a recording breaks off there.
+
+    A recording that breaks off leaves torch's noise unusable in some versions.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)

@@ -53,10 +53,13 @@ def exhausted(error: BaseException) -> bool:
 
 
 def peak(device: torch.device) -> dict[str, int]:
-    """Return the most bytes that this process has held: on the machine, and on a GPU."""
+    """Return the most bytes that this process has held: on the machine, and on a GPU.
+
+    On the GPU those that no other process could have: what PyTorch keeps for itself counts.
+    """
     held = {"peak_memory": _high_water()}
     if device.type == "cuda":
-        held["peak_gpu_memory"] = torch.cuda.max_memory_allocated(device)
+        held["peak_gpu_memory"] = torch.cuda.max_memory_reserved(device)
     return held
 
 

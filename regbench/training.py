@@ -69,7 +69,7 @@ def fit(
     if keeper:
         keeper.resume(course)
     descent = Descent(model, loss, course.optimizer, PRECISIONS[settings.precision])
-    take = _stepper(descent, device)
+    take = _stepper(descent, device, settings.batch_size)
     while course.epoch < settings.epochs and course.status == "ok":
         try:
             progress(_epoch(card, train, held_out, course, take, keeper))
@@ -160,8 +160,8 @@ def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Te
     return x
 
 
-def _stepper(descent: Descent, device: torch.device) -> Callable[[Step], Tensor]:
-    return Recorded(descent, cuda_graph) if device.type == "cuda" else descent
+def _stepper(descent: Descent, device: torch.device, size: int) -> Callable[[Step], Tensor]:
+    return Recorded(descent, cuda_graph, size) if device.type == "cuda" else descent
 
 
 def _descend(

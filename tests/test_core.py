@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
-from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear, tune
+from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear, _by_library, tune
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step
@@ -53,6 +53,17 @@ def test_the_first_layer_and_its_gradients_are_those_of_conv2d(shape, kernel, pa
         results.append([y, *weights])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("shape", "kernel", "padding"), SHAPES)
+def test_a_gpus_way_back_to_the_image_is_that_of_conv2d(shape, kernel, padding):
+    plain, _ = plain_and_tuned(shape[1], kernel, padding)
+    x = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    y = plain(x)
+    gradient = torch.rand_like(y)
+    (expected,) = torch.autograd.grad(y, x, gradient)
+    got = _by_library(gradient, plain.weight, x.shape[2:], plain.padding)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("count", [1, FEW_IMAGES + 1])

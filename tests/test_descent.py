@@ -4,6 +4,7 @@ On a CPU nothing can be recorded, so a recorder that calls the step again stands
 graph; buffers, restoring, checking and falling back are the real ones.
 """
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -11,11 +12,13 @@ import torch
 from torch import nn
 
 from regbench import members
+from regbench.ascent import cross_entropy
 from regbench.descent import Descent, Recorded, cuda_graph
+from regbench.device import pick
 from regbench.precision import PRECISIONS
 from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.sat_r2 import SATR2
-from regbench.step import Step
+from regbench.step import Objective, Step
 
 
 def called_again(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
@@ -30,10 +33,15 @@ def descent(model: nn.Module, loss: object) -> Descent:
     return Descent(model, loss, optimizer, PRECISIONS["fp32"])
 
 
-def network() -> nn.Module:
+def network(*last: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+        *last,
     )
 
 
@@ -54,7 +62,7 @@ def steps(model: nn.Module, sizes: tuple[int, ...] = (8, 8, 5, 8)) -> list[Step]
 def both(loss: object, record: object) -> tuple[nn.Module, nn.Module, list, list]:
     """Take the same steps eagerly and recorded; return both networks and what was told."""
     models = network(), network()
-    takes = descent(models[0], loss), Recorded(descent(models[1], loss), record)
+    takes = descent(models[0], loss), Recorded(descent(models[1], loss), record, 8)
     told = [
         [take(step) for step in steps(model)] for model, take in zip(models, takes, strict=True)
     ]
@@ -74,13 +82,96 @@ def test_recorded_steps_are_the_eager_ones_to_the_bit(name, small_loss):
 def test_a_recorded_step_follows_the_learning_rate():
     models = network(), network()
     plain, recorded = (descent(model, FGSMAT()) for model in models)
-    takes = plain, Recorded(recorded, called_again)
+    takes = plain, Recorded(recorded, called_again, 8)
     for index, pair in enumerate(zip(*map(steps, models), strict=True)):
         for take, one, step in zip(takes, (plain, recorded), pair, strict=True):
             one.optimizer.param_groups[0]["lr"].fill_(0.1 / (1 + index))
             take(step)
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         assert one.equal(other)
+
+
+def test_a_network_that_draws_noise_of_its_own_is_replayed():
+    results = []
+    for record in (None, called_again):
+        model = network(nn.Dropout(0.5))
+        plain = descent(model, FGSMAT())
+        take = Recorded(plain, record, 8) if record else plain
+        torch.manual_seed(5)
+        results.append([take(step) for step in steps(model)])
+    for one, other in zip(*results, strict=True):
+        assert one.equal(other)
+
+
+def test_a_smaller_batch_that_comes_first_is_not_what_is_recorded():
+    sizes = []
+
+    def hearing(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        sizes.append(len(recorded._static.y))
+        return take
+
+    model = network()
+    recorded = Recorded(descent(model, FGSMAT()), hearing, 8)
+    for step in steps(model, (5, 8, 8)):
+        recorded(step)
+    assert sizes == [8]
+
+
+def test_a_recording_that_finds_no_memory_leaves_none_behind():
+    """What was recorded is gone before the step is taken eagerly, which may need its memory."""
+    there: list[weakref.ref] = []
+
+    class Graph:
+        def __call__(self) -> None:
+            raise torch.OutOfMemoryError("no memory for the replay")
+
+    def record(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        graph = Graph()
+        there.append(weakref.ref(graph))
+        return graph
+
+    class Alone(FGSMAT):
+        def __call__(self, step: Step) -> Objective:
+            alive.append([one() is not None for one in there])
+            return super().__call__(step)
+
+    alive: list[list[bool]] = []
+    model = network()
+    take = Recorded(descent(model, Alone()), record, 8)
+    (step,) = steps(model, (8,))
+    with pytest.warns(UserWarning, match="cannot be recorded .no memory for the replay"):
+        take(step)
+    assert alive[-1] == [False]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_way_back_is_rounded_as_the_way_there(precision):
+    heard = {}
+
+    class Spy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            heard["there"] = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            heard["back"] = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+            heard["autocast"] = torch.is_autocast_enabled("cpu")
+            return gradient
+
+    def loss(step: Step) -> Objective:
+        z = Spy.apply(step.logits(step.x))
+        return Objective(cross_entropy(z, step.y), z.sum() * 0)
+
+    pick("cpu")  # turns TF32 off, which torch has on
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (step,) = steps(model, (8,))
+    Descent(model, loss, optimizer, PRECISIONS[precision])(step)
+    assert heard["there"] == heard["back"] == ((precision == "tf32",) * 2)
+    assert not heard["autocast"]
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def impossible(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
@@ -120,7 +211,7 @@ def test_a_cuda_graph_takes_the_eager_steps(name, small_loss):
         moved = [
             Step(model, one.x.cuda(), one.y.cuda(), 0.1, noise) for one in steps(model, (8,) * 6)
         ]
-        stepper = Recorded(take, record) if record else take
+        stepper = Recorded(take, record, 8) if record else take
         results.append([stepper(step).cpu() for step in moved])
     for eager, graphed in zip(*results, strict=True):
         torch.testing.assert_close(graphed, eager, rtol=1e-4, atol=1e-5)
