@@ -4,6 +4,7 @@ On a CPU nothing can be recorded, so a recorder that calls the step again stands
 graph; buffers, restoring, checking and falling back are the real ones.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable
 
@@ -215,3 +216,27 @@ def test_a_cuda_graph_takes_the_eager_steps(name, small_loss):
         results.append([stepper(step).cpu() for step in moved])
     for eager, graphed in zip(*results, strict=True):
         torch.testing.assert_close(graphed, eager, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_a_loss_that_waits_for_it_is_taken_eagerly():
+    def waiting(step: Step) -> Objective:
+        z = step.logits(step.x + step.uniform(0.1))
+        cross_entropy(z, step.y).item()
+        return Objective(cross_entropy(z, step.y), z.sum() * 0)
+
+    results = []
+    for record in (None, cuda_graph):
+        model = network(nn.Dropout(0.5)).cuda()
+        optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1).cuda(), fused=True)
+        plain = Descent(model, waiting, optimizer, PRECISIONS["fp32"])
+        take = Recorded(plain, record, 8) if record else plain
+        noise = torch.Generator("cuda").manual_seed(2)
+        torch.manual_seed(5)
+        moved = [Step(model, one.x.cuda(), one.y.cuda(), 0.1, noise) for one in steps(model)]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            results.append([take(step).cpu() for step in moved])
+    assert any("it is taken eagerly" in str(one.message) for one in told)
+    for eager, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, eager, rtol=1e-4, atol=1e-5)
