@@ -43,7 +43,7 @@ class Entry(BaseModel):
         model: the network, of a rule as the config calls it; none: a network of the size that is
             usual for the data set.
         epsilon: attack radius ε, L∞, images in [0, 1].
-        images: how many test images were judged.
+        images: how many test images were judged; none: the file's number, or not told.
         source: who says so, where and when.
         note: what else was different in its training.
         accuracy: in percent, by the names that the file's `attacks` explains.
@@ -55,7 +55,7 @@ class Entry(BaseModel):
     method: Text | None = None
     model: Text | None = None
     epsilon: Radius
-    images: Count = 10_000
+    images: Count | None = None
     source: str
     note: str = ""
     accuracy: dict[Name, Annotated[float, Field(ge=0, le=100)]]
@@ -76,16 +76,29 @@ class Entry(BaseModel):
 
 
 class Meaning(BaseModel):
-    """An attack that an accuracy was published for: its label, its member, its parameters."""
+    """An attack that an accuracy was published for: its label, its member, its parameters.
+
+    Attributes:
+        label: what tables call it.
+        attack: its name among our attacks.
+        unlike: parameters with values that make one of ours another attack.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     label: str
     attack: str
+    unlike: dict[str, Any] = {}
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The parameters that an attack of ours must share to be compared."""
         return {key: canonical(key, value) for key, value in (self.model_extra or {}).items()}
+
+    def told_by(self, arguments: Mapping[str, Any]) -> bool:
+        """Tell whether an attack of ours with these parameters is this one."""
+        shared = all(arguments.get(key) == value for key, value in self.arguments.items())
+        other = any(arguments.get(key) == value for key, value in self.unlike.items())
+        return shared and not other
 
 
 class Published(BaseModel):
@@ -93,15 +106,20 @@ class Published(BaseModel):
 
     Attributes:
         collected: when they were looked up.
+        images: how many test images were judged, where an entry does not say.
         attacks: what each name of an attack means.
         entries: what each source says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     collected: str = ""
+    images: Count | None = None
     attacks: dict[Name, Meaning]
     entries: tuple[Entry, ...]
 
+
+WHOLE = 10_000
+"""Images of the test sets that numbers are published for: all, where a source does not say."""
 
 NOTHING = Published(attacks={}, entries=())
 
@@ -147,14 +165,20 @@ def _load(path: Path) -> Published:
         for name in entry.accuracy:
             if name not in published.attacks:
                 raise UserError(f"'{path}': '{name}' of {entry.called({})} is not under `attacks:`")
-    return published
+    told = [
+        entry if entry.images else entry.model_copy(update={"images": published.images})
+        for entry in published.entries
+    ]
+    return published.model_copy(update={"entries": tuple(told)})
 
 
 def compare(published: Published, means: pd.DataFrame) -> pd.DataFrame:
     """Return one row per published number that a method of ours stands beside, in percent.
 
     `verdict` is `agree` where the two 95 % intervals of a difference include 0, else `differ`; or
-    `cannot be compared`, where no attack of ours has the parameters of the published one.
+    `cannot be compared`, where no attack of ours has the parameters of the published one. Where
+    several have them, the strongest is compared. A source that does not say how many images it
+    judged is taken to have judged `WHOLE`.
 
     Args:
         published: of `load`.
@@ -219,7 +243,7 @@ def _ranked(
     theirs = [
         (
             entry.accuracy[name] / 100,
-            entry.images,
+            entry.images or "–",
             entry.called(labels),
             entry.model,
             _source(entry),
@@ -253,15 +277,15 @@ def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> 
     first = cell.iloc[0]
     told = {
         "dataset": entry.dataset, "model": first["model"], "method": first["method"],
-        "attack": meaning.label, "published": f"{percent:g}", "images": entry.images,
+        "attack": meaning.label, "published": f"{percent:g}", "images": entry.images or "–",
         "source": _source(entry),
     }  # fmt: skip
     ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
     ours = ours[ours["mean"].notna()]
     if ours.empty:
         return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
-    row = ours.iloc[0]
-    mine, theirs = interval(row), _theirs(percent, entry.images)
+    row = ours.sort_values("mean", kind="stable").iloc[0]
+    mine, theirs = interval(row), _theirs(percent, entry.images or WHOLE)
     apart = abs(mine.value - theirs.value) > np.hypot(mine.half, theirs.half)
     return {
         **told,
@@ -278,14 +302,12 @@ def _source(entry: Entry) -> str:
 
 def _is(meaning: Meaning, epsilon: float, row: pd.Series) -> bool:
     """Tell whether an attack of ours is the published one; a swept or transferred one is not."""
-    arguments = json.loads(row["arguments"])
-    shared = {key: arguments.get(key) for key in meaning.arguments}
     return (
         pd.isna(row["sweep"])
         and pd.isna(row["source"])
         and row["member"] == f"regbench.attacks.{meaning.attack}"
         and (meaning.attack == "clean" or bool(np.isclose(row["epsilon"], epsilon, atol=1e-4)))
-        and shared == meaning.arguments
+        and meaning.told_by(json.loads(row["arguments"]))
     )
 
 

@@ -1,5 +1,6 @@
 """From verdicts to tables and figures, on rows made up here."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -393,6 +394,30 @@ def test_another_attack_cannot_be_compared(rows):
     assert list(table["ours"]) == ["96.0 ± 4.8", "–"]
 
 
+def test_pgd_is_compared_with_pgd_not_with_ifgsm_or_restarts():
+    attacks = {
+        "a_ifgsm": (0.97, {"start_radius": 0.0, "restarts": 1}),
+        "b_pgd": (0.80, {"start_radius": 0.1, "restarts": 1}),
+        "c_pgd_weaker": (0.82, {"start_radius": 1.0, "restarts": 1}),
+        "d_restarts": (0.70, {"start_radius": 0.1, "restarts": 10}),
+    }
+    cell = {
+        "dataset": "mnist", "model": "lenet_plus", "regularizer": "pgd_at", "method": "PGD-AT",
+        "rule": "pgd_at", "epsilon": 0.3, "sweep": None, "source": None, "n": 100, "seeds": 1,
+        "sd": 0.0, "member": "regbench.attacks.pgd",
+    }  # fmt: skip
+    shared = {"loss": "cross_entropy", "steps": 100}
+    means = pd.DataFrame(
+        {**cell, "attack": name, "mean": mean, "arguments": json.dumps(shared | arguments)}
+        for name, (mean, arguments) in attacks.items()
+    )
+    table = compare(load_published([ROOT / "config/published.yaml"]), means)
+    ours = table[table["attack"] == "PGD-100"]
+    assert set(ours["published"]) == {"95.48", "92.52"}
+    assert {one.split()[0] for one in ours["ours"]} == {"80.0"}
+    assert set(ours["images"]) == {"–"}
+
+
 def test_another_radius_cannot_be_compared_but_clean_accuracy_has_none(rows):
     told = published(fgsm=96, clean=86)
     entry = told.entries[0].model_copy(update={"epsilon": 0.3})
@@ -419,8 +444,10 @@ def test_the_published_numbers_of_the_repository_are_sound():
     ours = {name for entry in told.entries for name in (entry.rule, entry.method)}
     assert {"fgsm_at", "Rice2020Overfitting", "Zhang2019Theoretically"} <= ours
     assert told.collected.startswith("2026; RobustBench at commit ")
+    assert {one.images for one in told.entries if one.source.startswith("RobustBench")} == {10_000}
     for meaning in told.attacks.values():
-        members.build(f"regbench.attacks.{meaning.attack}", {**meaning.arguments, "epsilon": 0.1})
+        arguments = {**meaning.arguments, **meaning.unlike, "epsilon": 0.1}
+        members.build(f"regbench.attacks.{meaning.attack}", arguments)
 
 
 @pytest.mark.parametrize(
