@@ -40,7 +40,7 @@ from regbench.refusals import (
     refuse_unknown_references,
     telling,
 )
-from regbench.suites import DIAGNOSTICS, GALLERY, resolve_suites
+from regbench.suites import DIAGNOSTICS, GALLERY, of_others, resolve_suites
 
 RESULTS = "results"
 
@@ -121,7 +121,11 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
             for task in [_task(dataset, model, data, network, suites, diagnosis)]
             for run in _cells(experiment, declared, task)
         ]
-        cards |= {run.verdicts[suite]: suites[suite] for run in cells for suite in suites}
+        cards |= {
+            run.verdicts[suite]: card
+            for run in cells
+            for suite, card in of_others(suites, run.card).items()
+        }
         diagnoses |= {run.diagnosis: diagnosis for run in cells if run.diagnosis and diagnosis}
         runs += cells
         sources += crafted_on.values()
@@ -272,7 +276,8 @@ def _run(
         folder=folder,
         data=task.data_path,
         verdicts={
-            suite: f"{folder}/{suite}-{one.key}.parquet" for suite, one in task.suites.items()
+            suite: f"{folder}/{suite}-{one.key}.parquet"
+            for suite, one in of_others(task.suites, card).items()
         },
         card=card,
         diagnosis=diagnosis_path(folder, task.diagnosis) if task.diagnosis else None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from regbench.cards import AttackCard, SuiteCard
+from regbench.cards import AttackCard, RunCard, SuiteCard
 from regbench.config import Attack, Experiment, Suite, canonical
 from regbench.errors import UserError, did_you_mean
 from regbench.manifest import AttackEntry, Run
@@ -51,6 +51,24 @@ def resolve_suites(
         for suite in dict.fromkeys(one.suite for one in entries.values())
     }
     return cards, tuple(entries.values())
+
+
+def of_others(suites: dict[str, SuiteCard], judged: RunCard) -> dict[str, SuiteCard]:
+    """Return the suites without attacks crafted on the judged network itself: these transfer not.
+
+    Args:
+        suites: of a data set, by name; one that has nothing left is left out.
+        judged: the training whose network is judged.
+    """
+    left = {
+        suite: {name: attack for name, attack in card.attacks.items() if attack.source != judged}
+        for suite, card in suites.items()
+    }
+    return {
+        suite: suites[suite].model_copy(update={"attacks": attacks})
+        for suite, attacks in left.items()
+        if attacks
+    }
 
 
 def _entries(

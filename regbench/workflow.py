@@ -325,7 +325,7 @@ class Bench:
 def size(manifest: Manifest) -> str:
     """Return how much there is of an experiment, done or not, in one line."""
     trainings = {run.folder for run in (*manifest.runs, *manifest.sources)}
-    evaluations = sum(len(manifest.attacks[run.dataset]) for run in manifest.runs)
+    evaluations = sum(len(suite.attacks) for suite in manifest.suites.values())
     return (
         f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
         f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"

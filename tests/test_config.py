@@ -244,6 +244,19 @@ def test_sources_are_trained_beside_the_grid_or_found_in_it(with_sources):
     assert entries["fgsm"].card.source is None
 
 
+def test_no_run_is_judged_by_images_crafted_on_itself(with_sources):
+    alone = {"attack": "fgsm", "label": "alone", "source": "twin"}
+    manifest = resolve(parse(set_at(with_sources, "attacks.transfer.alone", alone)), DECLARED)
+    twin = manifest.sources[1]
+    for run in manifest.runs:
+        tried = [name for path in run.verdicts.values() for name in manifest.suites[path].attacks]
+        own = run.folder == twin.folder
+        assert ("fgsm_twin" in tried, "alone" in tried) == (not own, not own)
+        assert set(run.verdicts) == ({"white_box"} if own else {"white_box", "transfer"})
+        assert "fgsm_other" in tried
+    assert len(manifest.suites) == sum(len(run.verdicts) for run in manifest.runs)
+
+
 def test_a_source_with_another_training_is_another_card_of_its_attacks(with_sources):
     changed = set_at(with_sources, "datasets.digits.sources.other.training.epochs", 8)
     one, two = (resolve(parse(given), DECLARED) for given in (with_sources, changed))
