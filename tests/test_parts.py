@@ -334,8 +334,9 @@ def test_robustbench_benchmark_runs_on_our_networks(monkeypatch, tmp_path):
     assert robust == 0.0
 
 
-def test_readme_shows_the_demos_own_table():
+@pytest.mark.parametrize("experiment", ["demo", "mnist"])
+def test_readme_shows_the_reports_own_table(experiment):
     root = Path(__file__).parents[1]
-    table = (root / "reports/demo/accuracy.md").read_text()
+    table = (root / f"reports/{experiment}/accuracy.md").read_text()
     shown = (root / "README.md").read_text()
-    assert f"<!-- reports/demo/accuracy.md -->\n{table}<!-- end -->" in shown
+    assert f"<!-- reports/{experiment}/accuracy.md -->\n{table}<!-- end -->" in shown
