@@ -18,32 +18,37 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from regbench.cards import Card
+from regbench.cards import Card, DataCard
 from regbench.errors import UserError, program
 from regbench.fingerprint import fingerprint
 from regbench.manifest import Manifest
 from regbench.members import build, check_values, fit, load
+from regbench.refusals import telling
 
 STAMPS = Path(".snakemake/regbench")
 Pairs = tuple[tuple[str, dict[str, Any]], ...]
 
 
 class Claims(Card):
-    """Classes with the parameters they will be made with; networks get two more from the data."""
+    """Classes with the parameters they will be made with; networks get two more from the data.
+
+    `judged` has each data set, by its name in the config, with the attacks that it is judged by.
+    """
 
     built: Pairs
     attacks: Pairs
     networks: Pairs
+    judged: dict[str, tuple[DataCard, Pairs]]
 
 
 def claims(manifest: Manifest) -> Claims:
     """Return each distinct class and parameters that the experiment names."""
     cards = [run.card for run in (*manifest.runs, *manifest.sources)]
-    attacks = [
-        (entry.card.attack, entry.card.arguments)
-        for entries in manifest.attacks.values()
-        for entry in entries
-    ]
+    by_dataset = {
+        dataset: [(entry.card.attack, entry.card.arguments) for entry in entries]
+        for dataset, entries in manifest.attacks.items()
+    }
+    attacks = [attack for those in by_dataset.values() for attack in those]
     data = [(card.data.source, card.data.arguments) for card in cards]
     losses = [(card.regularizer.loss, card.regularizer.hyperparameters) for card in cards]
     networks = [(card.model.architecture, card.model.arguments) for card in cards]
@@ -51,6 +56,10 @@ def claims(manifest: Manifest) -> Claims:
         built=_distinct([*data, *losses, *attacks]),
         attacks=_distinct(attacks),
         networks=_distinct(networks),
+        judged={
+            run.dataset: (run.card.data, _distinct(by_dataset[run.dataset]))
+            for run in manifest.runs
+        },
     )
 
 
@@ -94,6 +103,29 @@ def check(wanted: Claims) -> None:
             fit(reference, member, ["shape", "classes", *arguments])
             check_values(reference, member, arguments)
             _refuse_converted(reference, member, arguments)
+    for dataset, (data, attacks) in wanted.judged.items():
+        with telling(f"datasets.{dataset}"):
+            _refuse_few_classes(data, attacks)
+
+
+def _refuse_few_classes(data: DataCard, attacks: Pairs) -> None:
+    """Refuse attacks that are not defined for so few classes as the data set has."""
+    members = [build(reference, arguments) for reference, arguments in attacks]
+    particular = [member for member in members if hasattr(member, "refuse_classes")]
+    classes = _classes(data) if particular else None
+    for member in particular if classes else ():
+        member.refuse_classes(classes)
+
+
+def _classes(data: DataCard) -> int | None:
+    """Return K; none, if the data set is not here yet: then only the attack itself can refuse."""
+    from regbench.sizes import size  # noqa: PLC0415 - numpy, which the parse need not import
+
+    try:
+        with _told_of(data.source):
+            return size(data).classes
+    except UserError:
+        return None
 
 
 @contextmanager

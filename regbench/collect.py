@@ -21,6 +21,9 @@ from regbench.seals import DamagedError, digest_of, read_record, read_table, wri
 
 Rows = dict[str, pd.DataFrame]
 
+UNTOLD = ("shape", "classes")
+"""Of run.json, what the network needs to be built anew; of a data set it is always the same."""
+
 NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
 """Columns that say nothing of some attacks, and that files from before them lack."""
 
@@ -74,7 +77,8 @@ def _run(run: Run, path: Path) -> pd.DataFrame:
         "hyperparameters": json.dumps(run.card.regularizer.hyperparameters, sort_keys=True),
         "training": json.dumps(run.card.training.model_dump(), sort_keys=True),
     }
-    return _named(run, pd.DataFrame([{**known, **record}]))
+    row = pd.DataFrame([{**known, **record}])
+    return _named(run, row.drop(columns=[*UNTOLD], errors="ignore"))
 
 
 def _plain(rows: pa.Table) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from torch import nn
 from regbench.cards import RunCard
 from regbench.errors import UserError, program
 from regbench.prepare import Data
+from regbench.seals import read_record
 from regbench.sizes import size
 from regbench.weights import trained
 
@@ -31,9 +32,18 @@ def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:
         UserError: the folder holds no run, or the size of its data set cannot be known.
     """
     folder = Path(run)
-    like = size(RunCard.read(str(folder / "card.json")).data)
-    data = Data(folder, like.shape, like.classes, scale=1)
-    return trained(folder, data, checkpoint, torch.device("cpu"))
+    return trained(folder, _data(folder), checkpoint, torch.device("cpu"))
+
+
+def _data(folder: Path) -> Data:
+    """What the network of a run was made for; older runs do not say, only their data set does."""
+    card, path = RunCard.read(str(folder / "card.json")), folder / "run.json"
+    told = read_record(path) if path.exists() else {}
+    if "shape" in told:
+        channels, height, width = told["shape"]
+        return Data(folder, (channels, height, width), told["classes"], scale=1)
+    like = size(card.data)
+    return Data(folder, like.shape, like.classes, scale=1)
 
 
 def main() -> None:

@@ -109,6 +109,8 @@ def record(
         "card": card.key,
         "precision": card.training.precision,
         "data": data.seal,
+        "shape": data.shape,
+        "classes": data.classes,
         "code": code(card),
         **most,
         **provenance(device),

@@ -543,6 +543,31 @@ def test_the_ensemble_is_the_one_that_robustbench_runs(version):
     assert attack.ensemble == tuple(direct.attacks_to_run)
 
 
+@pytest.mark.parametrize("classes", [4, 9])
+def test_autoattack_tries_every_wrong_class_of_a_few(classes, classifier):
+    model, images = classifier
+    few = Split(*(part[images.y < classes] for part in images))
+    head = nn.Linear(10, classes, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.eye(10)[:classes])
+    model = nn.Sequential(model, head)
+    robust = judge(model, AutoAttack(epsilon=0.03), few, 16, seed=6)
+    assert robust.correct.any()  # so that each attack was tried
+    assert not any("target" in heard for heard in robust.warnings)
+    clean = judge(model, Clean(), few, 16, seed=6)
+    strong = judge(model, AutoAttack(epsilon=STRONG), few, 16, seed=6)
+    assert strong.correct.sum() < clean.correct.sum()
+
+
+@pytest.mark.parametrize(
+    ("version", "classes", "fewest"), [("standard", 3, 4), ("plus", 2, 4), ("rand", 2, 3)]
+)
+def test_autoattack_refuses_fewer_classes_than_its_loss_is_defined_for(version, classes, fewest):
+    attack = AutoAttack(epsilon=0.1, version=version)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, classes)), torch.rand(5, 1, 2, 2)
+    with pytest.raises(UserError, match=rf"at least {fewest} classes.*got {classes}; use PGD"):
+        attack(model, x, torch.zeros(5, dtype=torch.int64), stream())
+
+
 def test_the_verdicts_name_the_attack_of_the_fooled_only(autoattacked, classifier):
     told, (_, images) = autoattacked[WEAK], classifier
     known = [name is not None for name in told.fooled_by]

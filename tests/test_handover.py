@@ -1,10 +1,12 @@
 """What is told before a run, and what is handed on after it."""
 
+import hashlib
 import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -13,7 +15,7 @@ from matplotlib import pyplot as plt
 from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
 
-from regbench import export, forecast, members, tensors
+from regbench import export, forecast, members, tensors, train
 from regbench.cards import (
     AttackCard,
     DataCard,
@@ -32,9 +34,9 @@ from regbench.gallery import gallery
 from regbench.grid import PAPER_TRAINING
 from regbench.manifest import AttackEntry, Manifest, Run
 from regbench.network import plain
-from regbench.prepare import Split
+from regbench.prepare import Split, open_data, prepare
 from regbench.rows import SHOWN, Rows
-from regbench.seals import read_table, write_record, write_table
+from regbench.seals import read_record, read_table, write_record, write_table
 from regbench.sizes import size
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
@@ -260,6 +262,7 @@ ROBUSTBENCH = {
     "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
     "preact_resnet18": lambda: PreActResNet(PreActBlock, [2, 2, 2, 2]),
     "wrn_28_10": lambda: WideResNet(depth=28, widen_factor=10),
+    "wrn_34_10": lambda: WideResNet(depth=34, widen_factor=10),
 }
 
 
@@ -280,6 +283,50 @@ def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_p
         expected = ours.eval()(x)
         torch.testing.assert_close(theirs(x), expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(export.network_of(tmp_path)(x), expected, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def without_data(tmp_path, monkeypatch):
+    """The folder of a run on an .npz of 3 classes that lies nowhere any more."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        f"{kind}_{part}": generator.integers(0, 256, (12, 4, 4), np.uint8)
+        if kind == "x"
+        else np.arange(12) % 3
+        for kind in "xy"
+        for part in ("train", "test")
+    }
+    file = tmp_path / "mine.npz"
+    np.savez(file, **arrays)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = {"path": "mine.npz", "sha256": digest}
+    data = DataCard(source="regbench.data.npz", arguments=source, validation=4, split_seed=0)
+    prepare(data, tmp_path, download=False, out=tmp_path / "data")
+    file.unlink()
+    card = run_card(data, "small_cnn", width=2)
+    card = card.model_copy(
+        update={
+            "training": card.training.model_copy(update={"epochs": 1, "batch_size": 8}),
+            "regularizer": RegularizerCard(
+                loss="regbench.regularizers.natural", hyperparameters={}
+            ),
+        }
+    )
+    train.run(card, open_data(tmp_path / "data"), torch.device("cpu"), tmp_path)
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path / "nowhere"))
+    return tmp_path
+
+
+def test_a_network_is_exported_without_its_data_set(without_data):
+    assert export.network_of(without_data)(torch.rand(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_a_run_that_does_not_tell_its_shape_is_exported_by_its_data_set(without_data):
+    record = read_record(without_data / "run.json")
+    del record["shape"], record["classes"]
+    write_record(without_data / "run.json", record)
+    with pytest.raises(UserError, match=r"cannot read .*nowhere/mine\.npz"):
+        export.network_of(without_data)
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):

@@ -8,17 +8,24 @@ import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from pydantic import PositiveInt
 from torch import nn
+from torchvision import datasets
 
 from regbench import device, members
 from regbench.cards import DataCard, RunCard
+from regbench.check import Claims, check
+from regbench.data import _torchvision
+from regbench.data.mnist import SHA256
 from regbench.errors import UserError
 from regbench.fingerprint import fingerprint
 from regbench.grid import PAPER_TRAINING
@@ -234,6 +241,8 @@ FOREIGN = {
     "a missing array": ({"y_test": None}, "is no .npz with x_train, y_train, x_test, y_test"),
     "floats": ({"x_test": np.zeros((10, 8, 6))}, "images must be uint8"),
     "no images": ({"x_train": np.zeros((0, 8, 6), np.uint8)}, "images must be uint8"),
+    "images without a pixel": ({"x_train": np.zeros((30, 0, 6), np.uint8)}, "none of these 0"),
+    "no labels": ({"y_train": np.zeros(0, np.int64)}, "30 images and labels of shape (0,)"),
     "too few labels": ({"y_train": np.arange(29)}, "expected one label from 0 on per image"),
     "a negative label": ({"y_test": np.arange(10) - 1}, "expected one label from 0 on per image"),
     "labels of another kind": ({"y_train": np.full(30, "cat")}, "labels must be whole numbers"),
@@ -251,6 +260,57 @@ def test_a_foreign_npz_is_one_line(npz, tmp_path, case):
     source = members.build("regbench.data.npz", npz(**arrays)[0])
     with pytest.raises(UserError, match=re.escape(words)):
         source(tmp_path, False)
+
+
+def npy() -> bytes:
+    """One array, as `numpy.save` writes it."""
+    file = BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def zipped() -> bytes:
+    """An archive with the right names, but no arrays."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", "1, 2, 3")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npy(), "it holds one array without a name"),
+        (b"", "is no .npz with x_train, y_train, x_test, y_test: "),
+        (zipped(), "its x_train is no array"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(content, words, tmp_path):
+    (tmp_path / "mine.npz").write_bytes(content)
+    arguments = {"path": "mine.npz", "sha256": hashlib.sha256(content).hexdigest()}
+    with pytest.raises(UserError, match=re.escape(words)):
+        members.build("regbench.data.npz", arguments)(tmp_path, False)
+
+
+THREE = {"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.arange(9) % 3} | {
+    "x_test": np.zeros((3, 4, 4), np.uint8), "y_test": np.arange(3)
+}  # fmt: skip
+
+
+def test_autoattack_on_few_classes_is_refused_before_anything_runs(npz, tmp_path, monkeypatch):
+    arguments, _ = npz(**THREE)
+    data = DataCard(source="regbench.data.npz", arguments=arguments, validation=1, split_seed=0)
+    attacks = (("regbench.attacks.autoattack", {"epsilon": 0.1}),)
+    wanted = Claims(built=attacks, attacks=attacks, networks=(), judged={"mine": (data, attacks)})
+    wanted = Claims.read(wanted.text())  # as the process that checks gets them
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path / "elsewhere"))
+    check(wanted)  # as long as the data set is not here; then the attack itself refuses
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"config: datasets\.mine: AutoAttack .* 4 classes.* got 3"):
+        check(wanted)
+    standing = (("regbench.attacks.pgd", {"epsilon": 0.1, "steps": 1}),)
+    check(wanted.model_copy(update={"judged": {"mine": (data, standing)}}))
 
 
 def test_a_damaged_npz_is_one_line(npz, tmp_path):
@@ -287,8 +347,40 @@ def test_a_flipped_byte_in_mnist_is_one_line(mnist_copy):
 def test_a_truncated_mnist_is_one_line(mnist_copy):
     file = mnist_copy / "MNIST/raw/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="MNIST is not whole under"):
-        members.build("regbench.data.mnist", {})(mnist_copy, False)
+    words = r"train-images-idx3-ubyte' is damaged: .*; delete it and fetch it anew"
+    for download in (False, True):  # which fetches nothing where there is a file
+        with pytest.raises(UserError, match=words):
+            members.build("regbench.data.mnist", {})(mnist_copy, download)
+
+
+def test_each_file_of_mnist_is_hashed_once(mnist_root, monkeypatch):
+    hashed = []
+
+    def counted(content: bytes) -> object:
+        hashed.append(len(content))
+        return hashlib.sha256(content)
+
+    monkeypatch.setattr(_torchvision, "hashlib", SimpleNamespace(sha256=counted))
+    members.build("regbench.data.mnist", {})(Path(mnist_root), False)
+    assert len(hashed) == len(set(hashed)) == 4
+
+
+def test_files_that_were_not_there_before_are_hashed_too(mnist_copy):
+    raw = mnist_copy / "MNIST/raw"
+    labels = raw / "t10k-labels-idx1-ubyte"
+    sound = labels.read_bytes()
+    labels.unlink()
+
+    class Fetched(datasets.MNIST):
+        def download(self) -> None:
+            labels.write_bytes(sound[:-1] + b"\x0b")
+
+        @property
+        def raw_folder(self) -> str:
+            return str(raw)
+
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte' is damaged"):
+        _torchvision.images(Fetched, mnist_copy, True, "MNIST/raw", SHA256)
 
 
 def test_missing_torchvision_data_name_the_way_out(tmp_path):

@@ -16,6 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from regbench.attacks import Attack, Proposal
+from regbench.errors import UserError
 
 __all__ = ["AutoAttack"]
 
@@ -29,10 +30,15 @@ ATTACKS = {
     "rand": ("apgd-ce", "apgd-dlr"),
 }
 
+FEWEST = {"standard": 4, "plus": 4, "rand": 3}
+"""Classes from which on its DLR loss exists, the targeted one from 4."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """APGD-CE, APGD-T, FAB-T and Square, one after the other on what is left (Croce & Hein 2020).
+
+    Of fewer than 10 classes the targeted attacks try all but the true one, instead of 9.
 
     Its warnings (randomised model, vanishing gradients, Square stronger than white-box) are raised
     as Python warnings, for the caller to keep with the verdicts.
@@ -67,10 +73,29 @@ class AutoAttack(Attack):
         """See `Attack.within`."""
         return replace(self, batch_size=min(self.batch_size, batch_size))
 
+    def refuse_classes(self, classes: int) -> None:
+        """Refuse a data set of so few classes that the DLR loss does not exist.
+
+        Raises:
+            UserError: AutoAttack is not defined for so few.
+        """
+        if classes < FEWEST[self.version]:
+            raise UserError(
+                f"AutoAttack (version: {self.version}) takes at least {FEWEST[self.version]}"
+                f" classes, which its DLR loss needs, got {classes}; use PGD instead, say"
+                " `pgd: {steps: 100, restarts: 5}`"
+            )
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> Proposal:
-        """Return the images after all its attacks; those that withstood come back as they were."""
+        """Return the images after all its attacks; those that withstood come back as they were.
+
+        Raises:
+            UserError: the model tells too few classes apart.
+        """
+        classes = _classes(model, x)
+        self.refuse_classes(classes)
         witness = _Witness(len(x), self.ensemble)
         with _heard():
             ensemble = Ensemble(
@@ -81,11 +106,19 @@ class AutoAttack(Attack):
                 version=self.version,
                 device=x.device,
             )
+            for targeted in (ensemble.apgd_targeted, ensemble.fab):
+                targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
             # of the path AutoAttack asks only whether it exists, and to be opened
             x_adv: Tensor = ensemble.run_standard_evaluation(
                 x, y, bs=self.batch_size, state_path=cast("Path", witness)
             )
         return Proposal(x_adv, witness.fooled_by)
+
+
+def _classes(model: nn.Module, x: Tensor) -> int:
+    # a random defence draws from the global stream, which must stand as AutoAttack expects it
+    with torch.no_grad(), torch.random.fork_rng([x.device] if x.is_cuda else []):
+        return int(model(x[:1]).shape[1])
 
 
 class _Witness:

@@ -29,6 +29,9 @@ def images(
     Raises:
         UserError: the files are not there, or not whole.
     """
+    # before torchvision sees them: what is there it does not download, damaged or not
+    here = {name: told for name, told in sha256.items() if (root / folder / name).is_file()}
+    _refuse_damaged(root / folder, here)
     try:
         train = source(root, train=True, download=download)
         test = source(root, train=False, download=download)
@@ -37,7 +40,7 @@ def images(
             f"{source.__name__} is not whole under '{root}' ({error}); set data_root in the config"
             " or REGBENCH_DATA to where it lies, or `download: true` to fetch it"
         ) from error
-    _refuse_damaged(root / folder, sha256)
+    _refuse_damaged(root / folder, {name: sha256[name] for name in sha256.keys() - here.keys()})
     return Images(
         _nchw(train.data), np.asarray(train.targets, np.int64),
         _nchw(test.data), np.asarray(test.targets, np.int64),

@@ -1,13 +1,13 @@
 """A data set of the user's own: one .npz file with a checksum."""
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -66,17 +66,28 @@ class NPZ:
         if found != self.sha256:
             raise UserError(f"'{file}' has sha256 {found}, the config says {self.sha256}")
         try:
-            with np.load(BytesIO(content), allow_pickle=False) as archive:
-                return {key: archive[key] for key in KEYS}
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            return _opened(content)
+        except Exception as error:  # a foreign file fails wherever it is read
             raise UserError(f"'{file}' is no .npz with {', '.join(KEYS)}: {error}") from error
 
 
+def _opened(content: bytes) -> dict[str, NDArray[np.generic]]:
+    archive = np.load(BytesIO(content), allow_pickle=False)
+    if not isinstance(archive, NpzFile):
+        raise TypeError("it holds one array without a name; numpy.savez writes several")
+    with archive:
+        arrays = {key: archive[key] for key in KEYS}
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # of what is no .npy, numpy returns the bytes
+            raise TypeError(f"its {key} is no array of numpy")
+    return arrays
+
+
 def _nchw(x: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:
-    if x.dtype != np.uint8 or x.ndim not in {3, 4} or len(x) == 0:
+    if x.dtype != np.uint8 or x.ndim not in {3, 4} or x.size == 0:
         raise UserError(
-            f"'{file}': images must be uint8, (n, H, W), (n, H, W, C) or (n, C, H, W); got"
-            f" {x.dtype} of shape {x.shape}"
+            f"'{file}': images must be uint8, (n, H, W), (n, H, W, C) or (n, C, H, W), none"
+            f" of these 0; got {x.dtype} of shape {x.shape}"
         )
     pixels = x.astype(np.uint8, copy=False)
     if pixels.ndim == 3:
@@ -91,8 +102,9 @@ def _labels(y: NDArray[np.generic], count: int, file: Path) -> NDArray[np.int64]
         raise UserError(f"'{file}': labels must be whole numbers, got {y.dtype}")
     labels = y.astype(np.int64)
     if labels.shape != (count,) or labels.min() < 0:
+        least = f", the least {labels.min()}" if labels.size else ""
         raise UserError(
             f"'{file}': expected one label from 0 on per image, got {count} images and labels of"
-            f" shape {labels.shape}, the least {labels.min()}"
+            f" shape {labels.shape}{least}"
         )
     return labels

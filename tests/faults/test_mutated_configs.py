@@ -322,10 +322,11 @@ class Judge:
         """
         manifest = resolve(parse(config), self.declared)
         wanted = claims(manifest)
-        fresh = Claims(**{kind: self._fresh(pairs) for kind, pairs in wanted})
-        fingerprint({reference for pairs in dict(fresh).values() for reference, _ in pairs})
-        check(fresh)
-        self._fine |= {json.dumps(pair) for _, pairs in wanted for pair in pairs}
+        kinds = {kind: pairs for kind, pairs in wanted if kind != "judged"}
+        fresh = {kind: self._fresh(pairs) for kind, pairs in kinds.items()}
+        fingerprint({reference for pairs in fresh.values() for reference, _ in pairs})
+        check(Claims(**fresh, judged=wanted.judged))
+        self._fine |= {json.dumps(pair) for pairs in kinds.values() for pair in pairs}
         return manifest
 
     def _fresh(self, pairs: tuple) -> tuple:

@@ -100,7 +100,7 @@ def test_the_strict_loader_is_a_safe_one(tmp_path):
 def test_a_class_that_cannot_be_a_data_set_is_never_made(tmp_path):
     command = {"args": ["touch", str(tmp_path / "pwned")]}
     with pytest.raises(UserError, match="'subprocess:Popen' is no class with a __call__"):
-        check(Claims(built=(("subprocess:Popen", command),), attacks=(), networks=()))
+        check(Claims(built=(("subprocess:Popen", command),), attacks=(), networks=(), judged={}))
     assert not (tmp_path / "pwned").exists()
 
 
