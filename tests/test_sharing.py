@@ -1,16 +1,21 @@
-"""What several processes may do at a time: one on a folder, so many on a GPU."""
+"""What several processes may do at a time: one on a folder, so many on a GPU, trainings at will."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from regbench.cards import DataCard
+from regbench.grid import PAPER_TRAINING
 from regbench.lease import room
 from regbench.locks import sole
+from regbench.prepare import prepare
 
 HOLD = """
 import sys, time
@@ -81,3 +86,61 @@ def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
     with room(["a"], 1, folder):
         assert Path(folder, "a-0").exists()
         assert folder.stat().st_mode & 0o1777 == 0o1777
+
+
+# --- trainings side by side -----------------------------------------------------------------------
+
+METHODS = {"natural": {}, "sat_r2": {"weight": 1.0, "alpha": 0.02, "projected": False}}
+
+
+@pytest.fixture
+def cards(tmp_path):
+    """A folder with prepared digits, and a card of each method on them."""
+    data = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
+    prepare(data, Path("unused"), False, tmp_path / "data")
+    settings = {"epochs": 3, "batch_size": 16, "learning_rate": 0.1, "flip": True}
+    for name, hyperparameters in METHODS.items():
+        card = {
+            "data": data.model_dump(),
+            "model": {"architecture": "regbench.models.small_cnn", "arguments": {"width": 4}},
+            "regularizer": {
+                "loss": f"regbench.regularizers.{name}",
+                "hyperparameters": hyperparameters,
+            },
+            "epsilon": 0.2,
+            "training": {**PAPER_TRAINING, **settings},
+            "seed": 3,
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+def training(cards: Path, name: str, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "regbench.train", cards / f"{name}.json"]
+    return subprocess.Popen(
+        [*command, "--data", cards / "data", "--out", out, "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def weights(process: subprocess.Popen, out: Path) -> list[bytes]:
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    return [(out / f"{name}.safetensors").read_bytes() for name in ("best", "last")]
+
+
+def test_trainings_side_by_side_leave_the_bytes_that_each_leaves_alone(cards):
+    shared = {name: cards / "shared" / name for name in METHODS}
+    with ExitStack() as held:  # both wait for their folder, and begin together
+        for out in shared.values():
+            out.mkdir(parents=True)
+            held.enter_context(sole(out))
+        processes = {name: training(cards, name, out) for name, out in shared.items()}
+        for process in processes.values():
+            assert "another process is at work" in process.stderr.readline()
+    together = {name: weights(process, shared[name]) for name, process in processes.items()}
+    for name, found in together.items():
+        out = cards / "alone" / name
+        assert found == weights(training(cards, name, out), out)
