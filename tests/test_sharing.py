@@ -1,16 +1,21 @@
-"""What several processes may do at a time: one on a folder, so many on a GPU."""
+"""What several processes may do at a time: one on a folder, so many on a GPU, trainings at will."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from regbench.cards import DataCard
+from regbench.grid import PAPER_TRAINING
 from regbench.lease import room
 from regbench.locks import sole
+from regbench.prepare import prepare
 
 HOLD = """
 import sys, time
@@ -81,3 +86,71 @@ def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
     with room(["a"], 1, folder):
         assert Path(folder, "a-0").exists()
         assert folder.stat().st_mode & 0o1777 == 0o1777
+
+
+# --- trainings side by side -----------------------------------------------------------------------
+
+METHODS = {"natural": {}, "sat_r2": {"weight": 1.0, "alpha": 0.02, "projected": False}}
+
+
+@pytest.fixture
+def cards(tmp_path):
+    """A folder with prepared digits, and a card of each method on them."""
+    data = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
+    prepare(data, Path("unused"), False, tmp_path / "data")
+    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "flip": True}
+    for name, hyperparameters in METHODS.items():
+        card = {
+            "data": data.model_dump(),
+            "model": {"architecture": "regbench.models.small_cnn", "arguments": {"width": 4}},
+            "regularizer": {
+                "loss": f"regbench.regularizers.{name}",
+                "hyperparameters": hyperparameters,
+            },
+            "epsilon": 0.05,
+            "training": {**PAPER_TRAINING, **settings},
+            "seed": 3,
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+TRAIN = """
+import sys
+from regbench.train import main
+_, folder, out, *names = sys.argv
+for name in names:
+    card, data = f"{folder}/{name}.json", f"{folder}/data"
+    sys.argv = ["train", card, "--data", data, "--out", f"{out}/{name}", "--device", "cpu"]
+    main()
+"""
+
+
+def training(cards: Path, out: Path, *names: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, cards, out, *names],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
+def test_trainings_side_by_side_leave_the_bytes_that_each_leaves_alone(cards):
+    together, alone = cards / "together", cards / "alone"
+    with ExitStack() as held:  # each waits for its folder, so that they begin at the same time
+        for name in METHODS:
+            (together / name).mkdir(parents=True)
+            held.enter_context(sole(together / name))
+        processes = [training(cards, together, name) for name in METHODS]
+        for process in processes:
+            assert "another process is at work" in process.stderr.readline()
+    for process in processes:
+        finish(process)
+    finish(training(cards, alone, *METHODS))  # one after the other
+    for file in (f"{name}/{which}.safetensors" for name in METHODS for which in ("best", "last")):
+        assert (together / file).read_bytes() == (alone / file).read_bytes(), file

@@ -1,0 +1,230 @@
+"""Fast and nothing else: tuned networks and our steps compute what plain ones do, for every method.
+
+A plain network is its class as it is written; a tuned one has the layers and the memory layout
+that a training gives it. Plain steps are those of public code, in benchmarks/plain.py.
+"""
+
+import importlib
+import sys
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from regbench import members
+from regbench.ascent import Loss, cross_entropy
+from regbench.cards import ModelCard
+from regbench.descent import TrainingLoss
+from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear
+from regbench.network import laid_out, plain
+from regbench.step import Step
+
+EPSILON = 0.3
+MNIST = (1, 28, 28)
+METHODS = members.names("regularizers")
+COUNT = FEW_IMAGES + 2  # a batch goes back to its images on another way than SAT-R1's one image
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+@dataclass(frozen=True)
+class Recording(Step):
+    """Keeps the input gradients that it takes."""
+
+    gradients: list[Tensor] = field(default_factory=list)
+
+    def gradient(self, x: Tensor, target: Tensor, loss: Loss = cross_entropy) -> Tensor:
+        self.gradients.append(super().gradient(x, target, loss))
+        return self.gradients[-1]
+
+
+@dataclass(frozen=True)
+class Following(Recording):
+    """Climbs along the gradients of another step, so that both craft the same images."""
+
+    followed: list[Tensor] = field(default_factory=list)
+
+    def gradient(self, x: Tensor, target: Tensor, loss: Loss = cross_entropy) -> Tensor:
+        super().gradient(x, target, loss)
+        return self.followed[len(self.gradients) - 1]
+
+
+class Heard(TorchDispatchMode):
+    """Counts the operations that run, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def pair(name: str, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """A network of regbench/models/ as its class makes it, and the same as a training has it."""
+    torch.manual_seed(1)
+    card = ModelCard(architecture=f"regbench.models.{name}", arguments={})
+    network = plain(card, shape, 10).to(dtype)
+    tuned = laid_out(deepcopy(network), torch.device("cpu"))
+    assert sum(type(layer) is ImageConv2d for layer in tuned.modules()) == 1
+    return network, tuned
+
+
+def enlarged(network: nn.Module, by: float = 2) -> nn.Module:
+    """The same with weights so large that no penalty is tiny."""
+    for weight in network.parameters():
+        weight.data.mul_(by)
+    return network
+
+
+def smooth(network: nn.Sequential) -> nn.Sequential:
+    """LeNet+ without a kink: rounding across one changes a unit's gradient altogether."""
+    smoother = {nn.ReLU: nn.SiLU(), nn.MaxPool2d: nn.AvgPool2d(2)}
+    return nn.Sequential(*(smoother.get(type(layer), layer) for layer in network))
+
+
+def images(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Noise with some pixels exactly 0 or 1, and labels below 10."""
+    generator = torch.Generator().manual_seed(2)
+    x = (1.4 * torch.rand(shape, dtype=dtype, generator=generator) - 0.2).clamp(0, 1)
+    return x, torch.randint(10, shape[:1], generator=generator)
+
+
+def stream() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def outcome(loss: TrainingLoss, step: Step) -> dict[str, Tensor]:
+    """The objective, its penalty, and the gradient by each weight."""
+    objective = loss(step)
+    gradients = by_weight(objective.total, step.model)
+    return {"total": objective.total, "penalty": objective.penalty, **gradients}
+
+
+def by_weight(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    names, weights = zip(*network.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(value, weights), strict=True))
+
+
+@pytest.fixture
+def of(declared) -> Callable[[str], TrainingLoss]:
+    """`of(name)`: the loss as its rule declares it, but of ten steps at the most."""
+
+    def made(name: str) -> TrainingLoss:
+        told = dict(declared[name].hyperparameters)
+        if "steps" in told:
+            told["steps"] = min(told["steps"], 10)
+        return members.build(declared[name].loss, told)
+
+    return made
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def test_what_is_compared_here_is_tuned():
+    network, tuned = pair("lenet_plus", MNIST, torch.float32)
+    own = Counter(map(type, tuned)) - Counter(map(type, network))
+    assert own == {ImageConv2d: 1, LargeLinear: 1}
+    layout = torch.channels_last
+    assert tuned[3].weight.is_contiguous(memory_format=layout)
+    assert not network[3].weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_in_float64_a_tuned_lenet_trains_as_the_plain_one(name, of):
+    x, y = images((COUNT, *MNIST), torch.float64)
+    loss, networks = of(name), map(enlarged, pair("lenet_plus", MNIST, torch.float64))
+    steps = [Recording(network, x, y, EPSILON, stream()) for network in networks]
+    expected, got = (outcome(loss, step) for step in steps)
+    torch.testing.assert_close(got, expected, **EXACT)
+    torch.testing.assert_close(steps[1].gradients, steps[0].gradients, **EXACT)
+    assert expected["penalty"] > 0.1 or not hasattr(loss, "weight"), "the penalty is not seen"
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
+@pytest.mark.parametrize("name", METHODS)
+def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
+    x, y = images((COUNT, *MNIST), torch.float32)
+    loss, networks = of(name), pair("lenet_plus", MNIST, torch.float32)
+    network, tuned = (smooth(enlarged(one, 3)) for one in networks)
+    leader = Recording(network, x, y, EPSILON, stream())
+    # a gradient near 0 rounds to either sign, and its pixel would differ by up to 2ε: craft once
+    follower = Following(tuned, x, y, EPSILON, stream(), followed=leader.gradients)
+    expected = outcome(loss, leader)
+    with Heard() as heard:
+        got = outcome(loss, follower)
+    del expected["penalty"]  # SAT-R2's is a small difference of large logits; the total has it
+    apart = {part: (got[part] - value).norm() / value.norm() for part, value in expected.items()}
+    assert all(distance <= 1e-5 for distance in apart.values()), apart
+    assert all(value.dtype is torch.float32 for value in got.values())
+    crafted = len(leader.gradients)
+    assert len(follower.gradients) == crafted
+    # forward and back to the input; once at least, forward, back to the input and to the weights
+    assert heard.count["_linear_pointwise"] >= 2 * crafted + 3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "name"),
+    [
+        *(("small_cnn", (1, 8, 8), name) for name in METHODS),
+        ("preact_resnet18", (3, 32, 32), "fgsm_at"),
+    ],
+)
+def test_in_float64_a_tuned_network_normalises_as_the_plain_one(architecture, shape, name, of):
+    x, y = images((2 if shape[0] == 3 else COUNT, *shape), torch.float64)
+    loss, networks = of(name), pair(architecture, shape, torch.float64)
+    before = statistics(networks[0])
+    steps = [Recording(network, x, y, 0.1, stream()) for network in networks]
+    expected, got = (outcome(loss, step) for step in steps)
+    torch.testing.assert_close(got, expected, **EXACT)
+    torch.testing.assert_close(steps[1].gradients, steps[0].gradients, **EXACT)
+    after = statistics(networks[0])
+    torch.testing.assert_close(statistics(networks[1]), after, **EXACT)
+    assert not any(after[part].equal(value) for part, value in before.items())
+
+
+def statistics(network: nn.Module) -> dict[str, Tensor]:
+    """The running means, variances and counts of its batch norms."""
+    found = {part: value.clone() for part, value in network.named_buffers()}
+    assert any("running_var" in part for part in found)
+    return found
+
+
+# --- the step -------------------------------------------------------------------------------------
+
+
+def benchmark(name: str) -> ModuleType:
+    """A program of benchmarks/, which finds its neighbours beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+        return importlib.import_module(name)
+
+
+worker = benchmark("worker")
+
+
+@pytest.mark.parametrize("name", worker.plain.LOSSES)
+def test_the_step_that_ours_is_timed_against_computes_the_same(name):
+    x, y = images((COUNT, *MNIST), torch.float64)
+    _, ours = pair("lenet_plus", MNIST, torch.float64)
+    theirs = worker.plain.lenet_plus().double()
+    theirs.load_state_dict(enlarged(ours).state_dict())
+    torch.manual_seed(4)  # theirs draws from the global stream
+    value = worker.plain.LOSSES[name](theirs.train(), x, y)
+    noise = torch.Generator().manual_seed(4)
+    loss = members.build(f"regbench.regularizers.{name}", worker.HYPERPARAMETERS[name])
+    objective = loss(Step(ours, x, y, worker.plain.EPSILON, noise))
+    torch.testing.assert_close(objective.total, value, **EXACT)
+    torch.testing.assert_close(by_weight(objective.total, ours), by_weight(value, theirs), **EXACT)
+
+
+def test_every_method_has_a_step_that_it_is_timed_against():
+    assert list(worker.HYPERPARAMETERS) == list(worker.plain.LOSSES)
