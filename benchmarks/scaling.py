@@ -118,10 +118,11 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         table, kind="line", x="value", y="seconds", hue="method", style="method", markers=True,
         dashes=False, col="what", height=3, facet_kws={"sharex": False, "sharey": False},
     )  # fmt: skip
-    for axes in grid.axes.flat:
+    for what, axes in grid.axes_dict.items():
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:.0f}")
+        values = sorted(table.loc[table["what"] == what, "value"].unique())
+        axes.set_xticks(values, labels=values)
         axes.yaxis.set_major_formatter("{x:g}")
     grid.set_axis_labels("", "seconds per epoch")
     grid.set_titles("{col_name}")

@@ -166,12 +166,13 @@ def main() -> None:
 def line(row: dict[str, Any], unit: str) -> str:
     """Return a case as a line of the table that is printed."""
     launches = row[f"{unit}_per_step"]
+    told = "?" if launches is None else f"{launches:,}"
     return (
         f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
         f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
         f"  {row['over_first']:4.2f} of the first's s/FLOP"
-        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {'?' if launches is None else launches:>5} {unit}"
+        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {told:>6} {unit}"
     )
 
 
@@ -188,7 +189,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     )  # fmt: skip
     for axes in grid.axes.flat:
         axes.axhline(1, color="black", linewidth=1)
-    grid.set_axis_labels("", "times as fast as the plain structure")
+    grid.set_axis_labels("", "speedup over plain")
     grid.set_titles("{col_name}")
     grid.savefig(path, dpi=150)
 
