@@ -248,12 +248,17 @@ def test_kernels_and_graphs_are_launches_and_copies_are_not(modules, monkeypatch
         assert launches.launches(work) == 5
 
 
-def test_fp32_of_the_plain_structure_is_not_tf32(modules, monkeypatch):
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(backend, "allow_tf32", True)
-    modules("worker")._plain_device("cpu")
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+def test_fp32_of_the_plain_structure_is_not_tf32(modules):
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [one.allow_tf32 for one in backends]
+    try:
+        for one in backends:
+            one.allow_tf32 = True
+        modules("worker")._plain_device("cpu")
+        assert [one.allow_tf32 for one in backends] == [False, False]
+    finally:
+        for one, allowed in zip(backends, before, strict=True):
+            one.allow_tf32 = allowed
 
 
 def test_the_ceiling_casts_nothing(modules, monkeypatch):
