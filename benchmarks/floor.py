@@ -1,7 +1,7 @@
 """What a step costs at least: its arithmetic, counted, over what the machine can do, measured."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,13 +16,11 @@ FORMULAS = {
     # oneDNN's product is not in torch's list
     torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * x.shape[0] * w.numel(),
 }
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+"""Of a ceiling's operands: autocast would cast them anew in each product, which takes as long."""
 
-
-class Arithmetic(NamedTuple):
-    """Of one step: floating point operations of products, and operations dispatched."""
-
-    flop: float
-    operations: int
+Product = tuple[Callable[[], object], float]
+"""What is timed, and its FLOP."""
 
 
 class _Count(TorchDispatchMode):
@@ -31,48 +29,55 @@ class _Count(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flop = 0.0
-        self.operations = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
-        self.operations += 1
         formula = FORMULAS.get(function.overloadpacket)
         if formula is not None:
             self.flop += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
 
-def arithmetic(case: Case, device: torch.device) -> Arithmetic:
-    """Return what one step of `case` does, its arithmetic counted in fp32."""
+def arithmetic(case: Case, device: torch.device) -> float:
+    """Return the floating point operations of one step's products, counted in fp32.
+
+    Raises:
+        UserError: the network cannot be built here.
+    """
     run, model, loss = built(case, device)
     x = torch.rand(case.batch, *SHAPES[case.network], device=device)
     y = torch.zeros(case.batch, dtype=torch.int64, device=device)
     step = Step(model, x, y, run.epsilon, torch.Generator(device).manual_seed(0))
     with _Count() as count:
         loss(step).total.backward()
-    return Arithmetic(count.flop, count.operations)
+    return count.flop
 
 
 def ceiling(precision: str, device: torch.device) -> float:
-    """Return the most FLOP per second that a matrix product or a convolution reaches here."""
+    """Return the most FLOP per second that a matrix product or a convolution reaches here.
+
+    TF32 has been turned off by regbench.device; for `tf32`, regbench.precision turns it on.
+    """
     with PRECISIONS[precision](device):
-        return max(_rate(*one(device)) for one in (_product, _convolution))
+        products = (one(device, DTYPES[precision]) for one in (_product, _convolution))
+        return max(_rate(*one) for one in products)
 
 
-def _product(device: torch.device) -> tuple[object, float]:
+def _product(device: torch.device, dtype: torch.dtype) -> Product:
     n = 1024 if device.type == "cpu" else 8192
-    a, b = (torch.rand(n, n, device=device) for _ in range(2))
+    a, b = (torch.rand(n, n, device=device, dtype=dtype) for _ in range(2))
     return (lambda: a @ b), 2.0 * n**3
 
 
-def _convolution(device: torch.device) -> tuple[object, float]:
+def _convolution(device: torch.device, dtype: torch.dtype) -> Product:
     m = 32 if device.type == "cpu" else 512
-    layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(device, memory_format=torch.channels_last)
-    x = torch.rand(m, 128, 16, 16, device=device).to(memory_format=torch.channels_last)
+    how = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(**how)
+    x = torch.rand(m, 128, 16, 16).to(**how)
     return (lambda: layer(x)), 2.0 * m * 16 * 16 * 9 * 128 * 128
 
 
-def _rate(run, flop: float) -> float:  # type: ignore[no-untyped-def]
+def _rate(run: Callable[[], object], flop: float) -> float:
     best = float("inf")
     with torch.no_grad():
         for _ in range(20):

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkout import ROOT
 
 from regbench.provenance import provenance
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "benchmarks/results"
 
 
 def write(path: Path, device: torch.device, told: dict[str, Any]) -> None:

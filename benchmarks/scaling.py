@@ -1,71 +1,114 @@
 """Where cost bends: seconds per epoch against batch size, width, and runs side by side.
 
-python benchmarks/scaling.py      # on the device at hand, to benchmarks/results/scaling.*
+    python benchmarks/scaling.py      # on the device at hand, to benchmarks/results/scaling.*
+
+Needs neither Snakemake nor data, and regbench need not be installed. Runs side by side begin their
+timed steps at once, after a first epoch; what counts is from there to the last one's end.
 """
 
 import argparse
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
+import mps
 import pandas as pd
 import seaborn as sns
 import torch
 from record import RESULTS, write
-from worker import Case, Worker
+from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
 
 from regbench import device as devices
+from regbench.errors import program
 
 IMAGES = 50_000
 BATCHES = {"cpu": (8, 16, 32, 64, 128, 256), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
 WIDTHS = (4, 8, 16, 32, 64, 128)
 RUNS = {"cpu": (1, 2, 3, 4), "cuda": (1, 2, 3, 5, 10)}
 METHODS = ("fgsm_at", "sat_r1", "sat_r3")
+FEWEST_STEPS = {"cpu": 4, "cuda": 200}
+"""A few replayed steps take milliseconds: too short to be timed."""
 
 
-def epoch(case: Case, device: str, threads: int, rounds: int, runs: int = 1) -> float:
+class Point(NamedTuple):
+    """A point of a panel.
+
+    Attributes:
+        what: the panel, which says what is varied.
+        value: of what is varied.
+        case: what each run does.
+        threads: of each run.
+        runs: how many are side by side.
+        mps: whether these share the GPU by CUDA's Multi-Process Service.
+    """
+
+    what: str
+    value: int
+    case: Case
+    threads: int
+    runs: int = 1
+    mps: bool = False
+
+
+def over_batches(asked: argparse.Namespace, device: str) -> Iterator[Point]:
+    """LeNet+, by batch size: launches bend the left end, memory the right."""
+    for method in asked.methods:
+        for batch in BATCHES[device] if asked.batches is None else asked.batches:
+            case = _case("lenet_plus", method, batch, _steps(asked, device, batch))
+            yield Point("batch size, LeNet+", batch, case, asked.threads)
+
+
+def over_widths(asked: argparse.Namespace, device: str) -> Iterator[Point]:
+    """The small CNN, by width: below some width a step is all launches."""
+    for method in asked.methods:
+        for width in asked.widths:
+            case = _case("small_cnn", method, 64, _steps(asked, device, 64), width)
+            yield Point("width, small CNN", width, case, asked.threads)
+
+
+def over_runs(asked: argparse.Namespace, device: str) -> Iterator[Point]:
+    """LeNet+, by runs side by side, each on one thread; with `--mps` also by that service."""
+    for by_mps in (False, True) if asked.mps else (False,):
+        what = f"runs side by side, LeNet+{', MPS' if by_mps else ''}"
+        for method in asked.methods:
+            case = _case("lenet_plus", method, 64, _steps(asked, device, 64))
+            for runs in RUNS[device] if asked.runs is None else asked.runs:
+                yield Point(what, runs, case, 1, runs, by_mps)
+
+
+def _steps(asked: argparse.Namespace, device: str, batch: int) -> int:
+    return asked.steps or max(FEWEST_STEPS[device], 256 // batch)
+
+
+def _case(network: str, method: str, batch: int, steps: int, width: int | None = None) -> Case:
+    return Case("ours", network, method, "fp32", batch, steps, width)
+
+
+def epoch(point: Point, device: str, rounds: int) -> float:
     """Return the seconds of an epoch of 50,000 images: the best of `rounds` blocks.
 
-    With several runs side by side, each in a process of its own, the seconds per run.
+    With several runs side by side, the time in which all have one, over their number.
+
+    Raises:
+        NotMeasuredError: a run cannot be built, or fails.
     """
-    workers = [Worker(device, threads) for _ in range(runs)]
-    with ThreadPoolExecutor(runs) as pool:
+    case, runs = point.case, point.runs
+    shared = mps.service() if point.mps else nullcontext()
+    with (
+        shared,
+        started(runs, device, point.threads, together=True) as workers,
+        ThreadPoolExecutor(runs) as pool,
+    ):
         list(pool.map(lambda worker: worker.prepare(case), workers))
-        blocks = [max(pool.map(Worker.seconds, workers)) for _ in range(rounds)]
-    for worker in workers:
-        worker.stop()
-    return min(blocks) / (case.batch * case.steps) * IMAGES / runs
+        blocks = [span(list(pool.map(Worker.window, workers))) for _ in range(rounds)]
+    return min(blocks) / (runs * case.batch * case.steps) * IMAGES
 
 
-def over_batches(device: str, threads: int, rounds: int) -> list[dict[str, object]]:
-    """LeNet+, by batch size: launches bend the left end, memory the right."""
-    return [
-        {"what": "batch size, LeNet+", "value": batch, "method": method,
-         "seconds": epoch(_case("lenet_plus", method, batch), device, threads, rounds)}
-        for method in METHODS for batch in BATCHES[device]
-    ]  # fmt: skip
-
-
-def over_widths(device: str, threads: int, rounds: int) -> list[dict[str, object]]:
-    """The small CNN, by width: below some width a step is all launches."""
-    return [
-        {"what": "width, small CNN", "value": width, "method": method,
-         "seconds": epoch(_case("small_cnn", method, 64, width), device, threads, rounds)}
-        for method in METHODS for width in WIDTHS
-    ]  # fmt: skip
-
-
-def over_runs(device: str, rounds: int) -> list[dict[str, object]]:
-    """LeNet+, by runs side by side, each on one thread: seconds per run."""
-    return [
-        {"what": "runs side by side, LeNet+", "value": runs, "method": method,
-         "seconds": epoch(_case("lenet_plus", method, 64), device, 1, rounds, runs)}
-        for method in METHODS for runs in RUNS[device]
-    ]  # fmt: skip
-
-
-def _case(network: str, method: str, batch: int, width: int | None = None) -> Case:
-    steps = max(4, 256 // batch)
-    return Case("ours", network, method, "fp32", batch, steps, width)
+def span(windows: list[Window]) -> float:
+    """Return the seconds from the first beginning to the last end."""
+    return max(one.ended for one in windows) - min(one.began for one in windows)
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -75,35 +118,60 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         table, kind="line", x="value", y="seconds", hue="method", style="method", markers=True,
         dashes=False, col="what", height=3, facet_kws={"sharex": False, "sharey": False},
     )  # fmt: skip
-    for axes in grid.axes.flat:
+    for what, axes in grid.axes_dict.items():
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:.0f}")
+        values = sorted(table.loc[table["what"] == what, "value"].unique())
+        axes.set_xticks(values, labels=values)
         axes.yaxis.set_major_formatter("{x:g}")
     grid.set_axis_labels("", "seconds per epoch")
     grid.set_titles("{col_name}")
     grid.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Measure, print, write JSON and figure."""
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=HYPERPARAMETERS)
+    for name in ("batches", "widths", "runs"):
+        default = list(WIDTHS) if name == "widths" else None
+        told = "sizes to measure; none after it: that panel is left out"
+        parser.add_argument(f"--{name}", nargs="*", type=int, default=default, help=told)
+    parser.add_argument("--steps", type=int, help="per block")
+    parser.add_argument("--mps", action="store_true", help="runs also by CUDA's MPS")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    device, threads, rounds = devices.pick(arguments.device), arguments.threads, arguments.rounds
-    rows = [
-        *over_batches(device.type, threads, rounds),
-        *over_widths(device.type, threads, rounds),
-        *over_runs(device.type, rounds),
-    ]
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False))
-    write(arguments.out / "scaling.json", device, {"threads": threads, "rows": rows})
-    draw(table, arguments.out / "scaling.png")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure; print and write JSON as it goes; draw the figure."""
+    asked = arguments()
+    device = devices.pick(asked.device)
+    if asked.mps:
+        mps.check(device)
+    rows: list[dict[str, object]] = []
+    left_out: list[str] = []
+    told = {"threads": asked.threads, "rows": rows, "left_out": left_out}
+    for points in (over_batches, over_widths, over_runs):
+        for point in points(asked, device.type):
+            name = f"{point.what:<32}{point.value:>6}  {point.case.method:<9}"
+            try:
+                seconds = epoch(point, device.type, asked.rounds)
+            except NotMeasuredError as error:
+                left_out.append(f"{' '.join(name.split())}: {error}")
+                print(f"left out: {left_out[-1]}", flush=True)
+            else:
+                row = {"what": point.what, "value": point.value, "method": point.case.method}
+                rows.append({**row, "seconds": seconds})
+                print(f"{name}{seconds:10.3f} s per epoch", flush=True)
+            # after each point: a run that is cut off keeps what it has measured
+            write(asked.out / "scaling.json", device, told)
+    if rows:
+        draw(pd.DataFrame(rows), asked.out / "scaling.png")
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -2,8 +2,10 @@
 
     python benchmarks/steps.py            # on the device at hand, to benchmarks/results/steps.*
 
-Needs torch, seaborn and this repository; no Snakemake, no data. Blocks of steps are timed in turn,
-each structure in a process of its own; a ratio is the median of the pairs' ratios.
+Needs neither Snakemake nor data, and regbench need not be installed. Blocks of steps are timed in
+turn, each structure in a process of its own; a ratio is the median of the pairs' ratios. fp32 is
+fp32 in both structures (see worker.py). What is measured is written at once; a case that cannot be
+built is told as left out.
 """
 
 import argparse
@@ -16,11 +18,13 @@ from typing import Any, NamedTuple
 
 import plain
 import torch
-from floor import Arithmetic, arithmetic, ceiling
+from floor import arithmetic, ceiling
+from launches import UNITS
 from record import RESULTS, write
-from worker import HYPERPARAMETERS, Case, Worker
+from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
 
 from regbench import device as devices
+from regbench.errors import UserError, program
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 BLOCKS = {
@@ -30,39 +34,57 @@ BLOCKS = {
 }
 
 
-def cases(device: str, networks: list[str], methods: list[str]) -> Iterator[list[Case]]:
+def cases(
+    device: str, networks: list[str], methods: list[str], batch: int | None, steps: int | None
+) -> Iterator[list[Case]]:
     """Return, for each network and method, the plain case and ours in each precision."""
     for name in networks:
-        batch, steps = BLOCKS[device][name]
+        sizes = batch or BLOCKS[device][name][0], steps or BLOCKS[device][name][1]
         for method in methods:
             yield [
-                Case("plain", name, method, "fp32", batch, steps),
-                *(Case("ours", name, method, one, batch, steps) for one in PRECISIONS[device]),
+                Case("plain", name, method, "fp32", *sizes),
+                *(Case("ours", name, method, one, *sizes) for one in PRECISIONS[device]),
             ]
 
 
 class Timed(NamedTuple):
-    """Of one case: the seconds of each round, and the most bytes that it held."""
+    """Of one case: the rounds, the most bytes that it held, and what a step launches."""
 
-    seconds: list[float]
+    rounds: list[Window]
     memory: int
+    launches: int | None
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each round."""
+        return [ended - began for began, ended in self.rounds]
 
 
 def pair_by_pair(group: list[Case], rounds: int, device: str, threads: int) -> list[Timed]:
-    """Time the cases in turn, each in a process of its own."""
-    workers = [Worker(device, threads) for _ in group]
-    for worker, case in zip(workers, group, strict=True):
-        worker.prepare(case)
-    times = [[worker.seconds() for worker in workers] for _ in range(rounds)]
-    memory = [worker.memory() for worker in workers]
-    for worker in workers:
-        worker.stop()
-    columns = (list(column) for column in zip(*times, strict=True))
-    return [Timed(*one) for one in zip(columns, memory, strict=True)]
+    """Time the cases in turn, each in a process of its own.
+
+    Raises:
+        NotMeasuredError: one of them cannot be built or run here.
+    """
+    with started(len(group), device, threads) as workers:
+        memory = [worker.prepare(case) for worker, case in zip(workers, group, strict=True)]
+        turns = [[worker.window() for worker in workers] for _ in range(rounds)]
+        launches = [launched(worker) for worker in workers]
+    columns = (list(column) for column in zip(*turns, strict=True))
+    return [Timed(*one) for one in zip(columns, memory, launches, strict=True)]
+
+
+def launched(worker: Worker) -> int | None:
+    """Return what a step launches; none, and a line, if that cannot be counted here."""
+    try:
+        return worker.launches()
+    except NotMeasuredError as error:
+        print(f"what a step launches was not counted: {error}", file=sys.stderr)
+        return None
 
 
 def row(
-    case: Case, timed: Timed, plainly: Timed, counted: Arithmetic, peak: float
+    case: Case, timed: Timed, plainly: Timed, flop: float, peak: float, unit: str
 ) -> dict[str, Any]:
     """Return what is told of a case; the floor is that of our step, whatever the structure."""
     images = case.batch * case.steps
@@ -72,11 +94,11 @@ def row(
         **asdict(case),
         "images_per_second": images / typical,
         "speedup": statistics.median(ratios),
-        "floor_share": counted.flop * case.steps / peak / typical,
-        "seconds_per_tflop": typical / case.steps / counted.flop * 1e12,
+        "floor_share": flop * case.steps / peak / typical,
+        "seconds_per_tflop": typical / case.steps / flop * 1e12,
         "peak_memory": timed.memory,
-        "operations_per_step": counted.operations if case.structure == "ours" else None,
-        "rounds": len(timed.seconds),
+        f"{unit}_per_step": timed.launches,
+        "rounds": len(timed.rounds),
     }
 
 
@@ -93,8 +115,8 @@ def over_first(rows: list[dict[str, Any]]) -> float:
     return share
 
 
-def main() -> None:
-    """Read the command line, time every case, print as it goes, write JSON and figure."""
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--networks", nargs="+", default=list(plain.NETWORKS), choices=plain.NETWORKS
@@ -102,38 +124,55 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", default=list(HYPERPARAMETERS), choices=HYPERPARAMETERS
     )
+    parser.add_argument("--batch", type=int, help="images per step, of every network")
+    parser.add_argument("--steps", type=int, help="per block, of every network")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    device = devices.pick(arguments.device)
-    torch.set_num_threads(arguments.threads)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Time every case; print and write JSON as it goes; draw the figure."""
+    asked = arguments()
+    device = devices.pick(asked.device)
+    torch.set_num_threads(asked.threads)
     peak = {one: ceiling(one, device) for one in PRECISIONS[device.type]}
     for name, value in peak.items():
         print(f"ceiling, {name}: {value / 1e9:,.0f} GFLOP/s")
     rows: list[dict[str, Any]] = []
-    for group in cases(device.type, arguments.networks, arguments.methods):
-        times = pair_by_pair(group, arguments.rounds, device.type, arguments.threads)
-        counted = arithmetic(group[-1], device)
-        for case, timed in zip(group, times, strict=True):
-            rows.append(row(case, timed, times[0], counted, peak[case.precision]))
-            rows[-1]["over_first"] = over_first(rows)
-            print(line(rows[-1]), flush=True)
-    told = {"threads": arguments.threads, "ceiling": peak, "rows": rows}
-    write(arguments.out / "steps.json", device, told)
-    draw(rows, arguments.out / "steps.png")
+    left_out: list[str] = []
+    told = {"threads": asked.threads, "ceiling": peak, "rows": rows, "left_out": left_out}
+    for group in cases(device.type, asked.networks, asked.methods, asked.batch, asked.steps):
+        try:
+            flop = arithmetic(group[-1], device)
+            times = pair_by_pair(group, asked.rounds, device.type, asked.threads)
+        except (NotMeasuredError, UserError) as error:
+            left_out.append(f"{group[0].network}, {group[0].method}: {error}")
+            print(f"left out: {left_out[-1]}", flush=True)
+        else:
+            for case, timed in zip(group, times, strict=True):
+                precise = peak[case.precision]
+                rows.append(row(case, timed, times[0], flop, precise, UNITS[device.type]))
+                rows[-1]["over_first"] = over_first(rows)
+                print(line(rows[-1], UNITS[device.type]), flush=True)
+        # after each group: a run that is cut off keeps what it has measured
+        write(asked.out / "steps.json", device, told)
+    if rows:
+        draw(rows, asked.out / "steps.png")
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any], unit: str) -> str:
     """Return a case as a line of the table that is printed."""
-    operations = row["operations_per_step"] or "?"
+    launches = row[f"{unit}_per_step"]
+    told = "?" if launches is None else f"{launches:,}"
     return (
         f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
         f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
         f"  {row['over_first']:4.2f} of the first's s/FLOP"
-        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {operations:>4} operations"
+        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {told:>6} {unit}"
     )
 
 
@@ -150,10 +189,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     )  # fmt: skip
     for axes in grid.axes.flat:
         axes.axhline(1, color="black", linewidth=1)
-    grid.set_axis_labels("", "times as fast as the plain structure")
+    grid.set_axis_labels("", "speedup over plain")
     grid.set_titles("{col_name}")
     grid.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

@@ -1,15 +1,23 @@
-"""A process of its own for each structure, so that neither lives with the other's allocator."""
+"""A process of its own for each structure, so that neither lives with the other's allocator.
+
+fp32 is fp32 in both: the plain structure too runs with TF32 turned off, which PyTorch would allow
+convolutions on CUDA.
+"""
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import checkout  # noqa: F401 - puts regbench on the path
 import plain
 import torch
+from launches import COUNTS, Count, Work
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,7 +29,7 @@ from regbench.members import build
 from regbench.memory import peak
 from regbench.network import network
 from regbench.prepare import Data, Split
-from regbench.training import Epoch, fit
+from regbench.training import Epoch, Trained, fit
 
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "natural": {},
@@ -63,58 +71,127 @@ class Case:
     width: int | None = None
 
 
-class Worker:
-    """A process that prepares one case and times blocks of its steps."""
+class Window(NamedTuple):
+    """When steps began and ended, in seconds of the clock that all processes share."""
 
-    def __init__(self, device: str, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, device, threads), daemon=True)
+    began: float
+    ended: float
+
+
+class NotMeasuredError(Exception):
+    """A case that cannot be built or run here, and why, in one line."""
+
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class Worker:
+    """A process that prepares one case and times blocks of its steps.
+
+    Each method raises `NotMeasuredError` where that fails.
+    """
+
+    def __init__(self, device: str, threads: int, together: Barrier) -> None:
+        self._together = together
+        self._pipe, other = SPAWN.Pipe()
+        arguments = (other, device, threads, together)
+        self._process = SPAWN.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
 
-    def prepare(self, case: Case) -> None:
-        """Build the case and take a first block of steps, untimed."""
-        self._ask(case)
+    def prepare(self, case: Case) -> int:
+        """Build the case, take a first block of steps, untimed.
 
-    def seconds(self) -> float:
-        """Return the seconds of one block."""
-        return float(self._ask("seconds"))
+        Return the bytes that this has added, at the most, to the process; on CUDA, those that
+        PyTorch has reserved on the GPU: a recorded step keeps its memory to itself.
+        """
+        return int(self._ask("prepare", case))
 
-    def memory(self) -> int:
-        """Return the bytes that the case has added to the process, or to the GPU, at the most."""
-        return int(self._ask("memory"))
+    def window(self) -> Window:
+        """Return when the steps of one block began and ended; workers `together` begin at once."""
+        return Window(*self._ask("window"))
+
+    def launches(self) -> int:
+        """Return what one step launches, as `launches.COUNTS` counts it."""
+        return int(self._ask("launches"))
 
     def stop(self) -> None:
         """End the process."""
+        self._pipe.close()
+        self._process.join(10)
         self._process.terminate()
         self._process.join()
 
-    def _ask(self, question: Case | str) -> Any:
-        self._pipe.send(question)
-        return self._pipe.recv()
+    def _ask(self, question: str, *arguments: Case) -> Any:
+        try:
+            self._pipe.send((question, *arguments))
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._together.abort()  # nobody is to wait for it
+            raise NotMeasuredError("its process died") from error
+        if isinstance(answer, NotMeasuredError):
+            raise answer
+        return answer
 
 
-def _serve(pipe: Connection, name: str, threads: int) -> None:
+@contextmanager
+def started(
+    count: int, device: str, threads: int, *, together: bool = False
+) -> Iterator[list[Worker]]:
+    """Give `count` workers and end them; `together`, they time their blocks at the same time."""
+    barrier = SPAWN.Barrier(count if together else 1)
+    workers = [Worker(device, threads, barrier) for _ in range(count)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _serve(pipe: Connection, device: str, threads: int, together: Barrier) -> None:
     torch.set_num_threads(threads)
-    case: Case = pipe.recv()
-    before = _peak_memory(name)
-    device = devices.pick(name) if case.structure == "ours" else torch.device(name)
-    block = STRUCTURES[case.structure](case, device)
-    block()
-    answers = {"seconds": block, "memory": lambda: _peak_memory(name) - before}
-    pipe.send(None)
-    while True:
-        pipe.send(answers[pipe.recv()]())
+    served = _Served(device, together)
+    with suppress(EOFError):  # the pipe is closed: nothing more is asked
+        while True:
+            question, *arguments = pipe.recv()
+            try:
+                answer = getattr(served, question)(*arguments)
+            except Exception as error:  # whatever it is, the other cases go on
+                together.abort()
+                told = " ".join(f"{type(error).__name__}: {error}".split())
+                answer = NotMeasuredError(told[:200])
+            pipe.send(answer)
+
+
+class _Served:
+    """What a worker's process answers with."""
+
+    def __init__(self, device: str, together: Barrier) -> None:
+        self._device, self._together = device, together
+        self._structure: Structure
+        self._before = _peak_memory(device)
+
+    def prepare(self, case: Case) -> int:
+        self._structure = STRUCTURES[case.structure](case, DEVICES[case.structure](self._device))
+        self._structure.block(_at_once)
+        # of one training: the next one's recorded step would find a pool that is not yet given back
+        return _peak_memory(self._device) - self._before
+
+    def window(self) -> Window:
+        return self._structure.block(self._together.wait)
+
+    def launches(self) -> int:
+        return self._structure.launches(COUNTS[self._device])
 
 
 def _peak_memory(device: str) -> int:
-    held = peak(torch.device(device))
-    return held.get("peak_gpu_memory", held["peak_memory"])
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved()
+    return peak(torch.device(device))["peak_memory"]
 
 
-def _images(case: Case) -> tuple[Tensor, Tensor]:
+def _images(case: Case, steps: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    count = case.batch * case.steps
+    count = case.batch * steps
     x = torch.rand(count, *SHAPES[case.network], generator=generator)
     return x, torch.randint(10, (count,), generator=generator)
 
@@ -154,45 +231,106 @@ def card(case: Case) -> RunCard:
     )
 
 
-def ours(case: Case, device: torch.device) -> Callable[[], float]:
-    """Return a block of `regbench.training.fit`: its second epoch, as the learning curve has it."""
-    x, y = (one.to(device) for one in _images(case))
-    run, model, loss = built(case, device)
-
-    def block() -> float:
-        trained = fit(run, model, loss, Split(x, y), Split(x[:1], y[:1]), _unheard)
-        return trained.curve[-1]["seconds"]
-
-    return block
+def _plain_device(name: str) -> torch.device:
+    """The device as public code takes it, but for TF32."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(name)
 
 
-def plainly(case: Case, device: torch.device) -> Callable[[], float]:
-    """Return a block of steps as public code takes them."""
-    model = plain.NETWORKS[case.network]().to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    loader = DataLoader(plain.Images(*_images(case)), batch_size=case.batch, shuffle=True)
-
-    def block() -> float:
-        started = time.perf_counter()
-        for x, y in loader:
-            _plain_step(model, optimizer, plain.LOSSES[case.method], x.to(device), y.to(device))
-        return time.perf_counter() - started
-
-    return block
+Ready = Callable[[], object]
 
 
-def _plain_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: plain.Loss, x: Tensor, y: Tensor
-) -> float:
-    value = loss(model, x, y)
-    optimizer.zero_grad()
-    value.backward()
-    optimizer.step()
-    return value.item()
+class Structure(Protocol):
+    """A case, built."""
+
+    def block(self, ready: Ready) -> Window:
+        """Take the steps of a block; `ready` is called right before those that are timed."""
+
+    def launches(self, count: Count) -> int:
+        """Return what `count` counts in one step."""
+
+
+class Ours:
+    """`regbench.training.fit` of two epochs: the second, as the learning curve has it, is timed."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self._case, self._device = case, device
+        self._built = built(case, device)
+        self._train = self._split(case.steps)
+
+    def block(self, ready: Ready) -> Window:
+        """See `Structure.block`."""
+        starts: list[float] = []
+
+        def progress(row: Epoch) -> None:
+            if row["epoch"] == 1:
+                ready()
+                starts.append(time.perf_counter())
+
+        trained = self._fit(self._train, progress)
+        return Window(starts[0], starts[0] + trained.curve[-1]["seconds"])
+
+    def launches(self, count: Count) -> int:
+        """See `Structure.launches`: what two epochs of three steps have more than two of two."""
+        few, more = (count(self._work(self._split(steps))) for steps in (2, 3))
+        return (more - few) // 2
+
+    def _work(self, train: Split) -> Work:
+        return lambda: self._fit(train, _unheard)
+
+    def _split(self, steps: int) -> Split:
+        return Split(*(one.to(self._device) for one in _images(self._case, steps)))
+
+    def _fit(self, train: Split, progress: Callable[[Epoch], None]) -> Trained:
+        run, model, loss = self._built
+        held_out = Split(train.x[:1], train.y[:1])
+        trained = fit(run, model, loss, train, held_out, progress)
+        if trained.status != "ok":
+            raise RuntimeError(trained.status)
+        return trained
+
+
+class Plain:
+    """Steps as public code takes them."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self._case, self._device = case, device
+        self._model = plain.NETWORKS[case.network]().to(device)
+        self._optimizer = torch.optim.SGD(
+            self._model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
+        )
+        images = plain.Images(*_images(case, case.steps))
+        self._loader = DataLoader(images, batch_size=case.batch, shuffle=True)
+
+    def block(self, ready: Ready) -> Window:
+        """See `Structure.block`."""
+        ready()
+        began = time.perf_counter()
+        for x, y in self._loader:
+            self._step(x.to(self._device), y.to(self._device))
+        return Window(began, time.perf_counter())
+
+    def launches(self, count: Count) -> int:
+        """See `Structure.launches`; the loading of the images is not counted."""
+        x, y = (one.to(self._device) for one in next(iter(self._loader)))
+        return count(lambda: self._step(x, y))
+
+    def _step(self, x: Tensor, y: Tensor) -> float:
+        value = plain.LOSSES[self._case.method](self._model, x, y)
+        self._optimizer.zero_grad()
+        value.backward()
+        self._optimizer.step()
+        return value.item()
+
+
+def _at_once() -> None:
+    """Nobody is waited for."""
 
 
 def _unheard(row: Epoch) -> None:
     """Progress that nobody looks at."""
 
 
-STRUCTURES = {"ours": ours, "plain": plainly}
+STRUCTURES: dict[str, Callable[[Case, torch.device], Structure]] = {"ours": Ours, "plain": Plain}
+DEVICES: dict[str, Callable[[str], torch.device]] = {"ours": devices.pick, "plain": _plain_device}

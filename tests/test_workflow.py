@@ -526,35 +526,6 @@ def test_parsing_imports_no_torch(copy, monkeypatch):
     assert not imported & {"torch", "seaborn"}
 
 
-def test_the_benchmark_of_steps_runs(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks/steps.py", "--networks", "lenet_plus"]
-    options = ["--methods", "natural", "--rounds", "1", "--threads", "1", "--device", "cpu"]
-    done = subprocess.run(
-        [*command, *options, "--out", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "steps.json").read_text())
-    assert [(row["structure"], row["precision"]) for row in told["rows"]] == [
-        ("plain", "fp32"), ("ours", "fp32"), ("ours", "bf16"),
-    ]  # fmt: skip
-    assert all(0 < row["floor_share"] < 3 for row in told["rows"])
-    assert (tmp_path / "steps.png").stat().st_size > 0
-
-
-def test_the_benchmark_of_gradient_signs_compares_each_run(finished, tmp_path):
-    results = finished.folder / "results/digits"
-    runs, (data,) = sorted(results.glob("*/*/0-*")), results.glob("data-*.safetensors")
-    command = [sys.executable, ROOT / "benchmarks/gradient_signs.py", *runs, "--data", data]
-    options = ["--images", "20", "--device", "cpu", "--out", tmp_path]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "gradient_signs.json").read_text())
-    assert [row["method"] for row in told["rows"]] == [run.parent.name for run in runs]
-    for row in told["rows"]:
-        assert 50 < row["same sign (%)"] <= 100
-        assert 90 < row["of ∇'s L1 norm (%)"] <= 100  # it is small gradients that flip
-
-
 def test_the_full_reproduction_resolves(tmp_path):
     copy = Copy(tmp_path)
     jobs = copy.jobs(name="config")

@@ -1,0 +1,282 @@
+"""The programs of benchmarks/, each one round of the least, and what their figures rest on."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import record_function
+
+from regbench.cards import DataCard, RunCard
+from regbench.prepare import open_data, prepare
+from regbench.train import run
+
+ROOT = Path(__file__).parents[1]
+
+HIDDEN = """
+import sys
+class Blocked:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {"robustbench", "snakemake", "autoattack", "pyautoattack"}:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path = [Blocked] + [one for one in sys.meta_path if "editable" not in repr(one).lower()]
+"""
+"""A sitecustomize.py: regbench is not installed, and so aren't packages that only it needs."""
+
+
+def benchmark(name, out, *options, environment=None):
+    """Run a program of benchmarks/, warnings being errors; return what it printed and its JSON."""
+    command = [sys.executable, "-W", "error", ROOT / f"benchmarks/{name}.py", "--out", out]
+    done = subprocess.run(
+        [*command, *map(str, options)], capture_output=True, text=True, check=False,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads((out / f"{name}.json").read_text())
+
+
+def test_steps_runs_where_regbench_is_not_installed(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN)
+    printed, told = benchmark(
+        "steps", tmp_path, "--networks", "lenet_plus", "resnet18", "--methods", "natural",
+        "--batch", 2, "--steps", 2, "--rounds", 1, "--threads", 1, "--device", "cpu",
+        environment={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert [(row["structure"], row["precision"]) for row in told["rows"]] == [
+        ("plain", "fp32"), ("ours", "fp32"), ("ours", "bf16"),
+    ]  # fmt: skip
+    for row in told["rows"]:
+        assert row["network"] == "lenet_plus"
+        assert 0 < row["floor_share"] < 3
+        assert row["images_per_second"] > 0
+        assert row["peak_memory"] > 0
+        assert 20 < row["operations_per_step"] < 200
+    assert told["rows"][0]["speedup"] == 1
+    (left_out,) = told["left_out"]
+    assert left_out.startswith("resnet18, natural: ")
+    assert "No module named 'robustbench'" in left_out
+    assert f"left out: {left_out}" in printed.splitlines()
+    assert (tmp_path / "steps.png").stat().st_size > 0
+
+
+def test_scaling_measures_each_size_and_method(tmp_path):
+    _, told = benchmark(
+        "scaling", tmp_path, "--methods", "natural", "--batches", 2, "--widths", 1, "--runs", 2,
+        "--steps", 2, "--rounds", 1, "--threads", 1, "--device", "cpu",
+    )  # fmt: skip
+    assert told["left_out"] == []
+    points = [(row["what"].partition(",")[0], row["value"], row["method"]) for row in told["rows"]]
+    assert points == [
+        ("batch size", 2, "natural"), ("width", 1, "natural"), ("runs side by side", 2, "natural"),
+    ]  # fmt: skip
+    assert all(row["seconds"] > 0 for row in told["rows"])
+    assert (tmp_path / "scaling.png").stat().st_size > 0
+
+
+def test_mps_without_cuda_is_one_line(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/scaling.py", "--mps", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--mps needs CUDA" in line
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A prepared data set and the folder of a small CNN that has been trained on it."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = folder / "data.safetensors"
+    about = DataCard(source="regbench.data.digits", arguments={}, validation=897, split_seed=0)
+    prepare(about, folder, download=False, out=data)
+    card = RunCard.model_validate({
+        "data": about.model_dump(),
+        "model": {"architecture": "regbench.models.small_cnn", "arguments": {"width": 2}},
+        "regularizer": {"loss": "regbench.regularizers.natural", "hyperparameters": {}},
+        "epsilon": 0.5,  # so large that AutoAttack is soon done
+        "training": {
+            "epochs": 3, "batch_size": 64, "learning_rate": 0.1, "momentum": 0.9,
+            "weight_decay": 0, "milestones": [0.5], "decay": 0.2, "crop_padding": 0,
+            "flip": False, "selection_steps": 1, "precision": "fp32",
+        },
+        "seed": 0,
+    })  # fmt: skip
+    out = folder / "natural" / "0-run"
+    out.mkdir(parents=True)
+    run(card, open_data(data), torch.device("cpu"), out)
+    return data, out
+
+
+def test_evaluation_judges_the_same_images_in_each_round(digits, tmp_path):
+    data, trained = digits
+    _, told = benchmark(
+        "evaluation", tmp_path, trained, "--data", data, "--images", 4, "--rounds", 2,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert told["images"] == 4
+    assert told["verdicts_that_differ"] == 0
+    assert told["withstand"]["plain"] == told["withstand"]["ours"] <= 4
+    assert {name: len(one) for name, one in told["seconds"].items()} == {"plain": 2, "ours": 2}
+    plain, ours = (told["seconds"][name] for name in ("plain", "ours"))
+    assert min(*plain, *ours) > 0
+    assert told["speedup"] == pytest.approx(sum(plain) / sum(ours))
+
+
+def test_evaluation_times_each_first_in_turn(modules, monkeypatch):
+    evaluation, calls = modules("evaluation"), []
+
+    def call(name):
+        def judged(model, images, epsilon):
+            calls.append((name, images.y.tolist()))
+            return images.y > 1
+
+        return judged
+
+    monkeypatch.setattr(evaluation, "CALLS", {name: call(name) for name in ("plain", "ours")})
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 5))
+    images = evaluation.Split(torch.rand(5, 1, 2, 2), torch.arange(5))
+    told = evaluation.compare({"plain": model, "ours": model}, images, 0.1, 2)
+    assert calls == [
+        ("plain", [0, 1, 2]), ("ours", [0, 1, 2]), ("ours", [3, 4]), ("plain", [3, 4]),
+    ]  # fmt: skip
+    assert told["withstand"] == {"plain": 3, "ours": 3}
+
+
+def test_gradient_signs_compares_each_run(digits, tmp_path):
+    data, trained = digits
+    _, told = benchmark(
+        "gradient_signs", tmp_path, trained, "--data", data, "--images", 20, "--device", "cpu"
+    )
+    (row,) = told["rows"]
+    assert (row["method"], row["precision"]) == ("natural", "bf16")
+    assert 50 < row["same sign (%)"] <= 100
+    assert 90 < row["of ∇'s L1 norm (%)"] <= 100  # it is small gradients that flip
+
+
+@pytest.mark.workflow
+def test_harness_divides_by_the_jobs_of_the_dry_run(modules, tmp_path):
+    printed, told = benchmark("harness", tmp_path, "--seeds", 1, "--cells", 2)
+    assert all(seconds > 0 for seconds in told["seconds"].values())
+    assert len(printed.splitlines()) == len(told["seconds"]) == 5
+    harness, folder = modules("harness"), tmp_path / "copy"
+    folder.mkdir()
+    harness.copy_to(folder, seeds=1, cells=2)
+    plan = harness.run(folder, "-n", "--configfile", "config/tiny.yaml")
+    jobs = [
+        line.split()[-1] for line in plan.splitlines() if line.startswith(("rule ", "localrule "))
+    ]
+    assert told["jobs"] == len([name for name in jobs if name != "all:"])
+
+
+# --- what the figures rest on ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """`modules(name)`: a module of benchmarks/, imported as its programs do."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return __import__
+
+
+def small(worker, method="natural", steps=2):
+    return worker.Case("ours", "small_cnn", method, "fp32", 8, steps, width=2)
+
+
+def test_runs_side_by_side_are_timed_at_the_same_time(modules):
+    worker, scaling = modules("worker"), modules("scaling")
+    with worker.started(2, "cpu", 1, together=True) as both:
+        for one in both:
+            one.prepare(small(worker, steps=100))
+        with scaling.ThreadPoolExecutor(2) as pool:
+            windows = list(pool.map(worker.Worker.window, both))
+    first, second = windows
+    overlap = min(first.ended, second.ended) - max(first.began, second.began)
+    assert overlap > 0
+    assert scaling.span(windows) >= max(one.ended - one.began for one in windows)
+
+
+def test_the_span_is_from_the_first_beginning_to_the_last_end(modules):
+    worker, scaling = modules("worker"), modules("scaling")
+    assert scaling.span([worker.Window(1, 4), worker.Window(2, 7), worker.Window(3, 5)]) == 6
+
+
+def test_a_case_that_fails_is_told_and_nobody_waits_for_it(modules):
+    worker = modules("worker")
+    with worker.started(2, "cpu", 1, together=True) as (sound, broken):
+        sound.prepare(small(worker))
+        with pytest.raises(worker.NotMeasuredError, match="nowhere"):
+            broken.prepare(worker.Case("ours", "nowhere", "natural", "fp32", 8, 2))
+        with pytest.raises(worker.NotMeasuredError, match="Barrier"):
+            sound.window()
+
+
+@pytest.mark.parametrize(("structure", "network"), [("ours", "small_cnn"), ("plain", "lenet_plus")])
+def test_launches_are_those_of_one_step(modules, monkeypatch, structure, network):
+    worker, plain, calls = modules("worker"), modules("plain"), []
+
+    def counting(loss):
+        return lambda *arguments: calls.append(loss) or loss(*arguments)
+
+    def count(work):
+        calls.clear()
+        work()
+        return len(calls)
+
+    monkeypatch.setitem(plain.LOSSES, "natural", counting(plain.natural))
+    case = worker.Case(structure, network, "natural", "fp32", 8, 1)
+    built = worker.STRUCTURES[structure](case, torch.device("cpu"))
+    if structure == "ours":
+        built._built = built._built._replace(loss=counting(built._built.loss))
+    assert built.launches(count) == 1
+
+
+def test_kernels_and_graphs_are_launches_and_copies_are_not(modules, monkeypatch):
+    launches = modules("launches")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def work():
+        for name in ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx",
+                     "cudaGraphLaunch", "cudaGraphLaunch", "cudaMemcpyAsync"):  # fmt: skip
+            with record_function(name):
+                pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is no CUDA to be profiled
+        assert launches.launches(work) == 5
+
+
+def test_fp32_of_the_plain_structure_is_not_tf32(modules):
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [one.allow_tf32 for one in backends]
+    try:
+        for one in backends:
+            one.allow_tf32 = True
+        modules("worker")._plain_device("cpu")
+        assert [one.allow_tf32 for one in backends] == [False, False]
+    finally:
+        for one, allowed in zip(backends, before, strict=True):
+            one.allow_tf32 = allowed
+
+
+def test_the_ceiling_casts_nothing(modules, monkeypatch):
+    floor, operations = modules("floor"), modules("launches").operations
+    monkeypatch.setattr(floor, "_rate", lambda run, flop: operations(run))
+    cpu = torch.device("cpu")
+    assert floor.ceiling("bf16", cpu) == floor.ceiling("fp32", cpu)
+
+
+def test_mps_is_started_and_stopped(modules, monkeypatch, tmp_path):
+    log, control = tmp_path / "log", tmp_path / "nvidia-cuda-mps-control"
+    control.write_text(f'#!/bin/sh\necho "$CUDA_MPS_PIPE_DIRECTORY" "${{1:-$(cat)}}" >> {log}\n')
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    mps = modules("mps")
+    mps.check(torch.device("cuda"))
+    with mps.service():
+        folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+    assert log.read_text().splitlines() == [f"{folder} -d", f"{folder} quit"]
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
