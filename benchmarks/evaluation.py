@@ -2,20 +2,26 @@
 
     python benchmarks/evaluation.py results/…/0-1a2b3c4d5e --data results/mnist/data-….safetensors
 
-The plain call gives AutoAttack the network as it was trained: contiguous, its weights asking for
-gradients. Ours is regbench.verdicts on the tuned, frozen network. AutoAttack's code is the same.
-The images are dealt to rounds; in each, once warmed up, both take the same ones, plain first in
-every other round.
+The plain call gives AutoAttack the network as it is usually written (LeNet+ with its ReLU before
+the pooling, which is the same number): contiguous, its weights asking for gradients. Ours is
+regbench.verdicts on the tuned, frozen network. AutoAttack's code is the same. Each has a process of
+its own, since ours changes how memory is kept. The images are dealt to rounds; in each, once warmed
+up, both take the same ones, plain first in every other round.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from autoattack import AutoAttack as Ensemble
+from plain import NETWORKS
 from record import RESULTS, write
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -31,11 +37,15 @@ from regbench.weights import trained
 
 SEED = 0
 
+Judged = tuple[list[bool], float]
+"""Whether each image withstands, and the seconds that it took to know."""
+
 
 def plain_network(run: Path, data: Data) -> nn.Module:
-    """Return the network of a run as RobustBench would hold it."""
+    """Return the network of a run as public code would write it."""
     card = RunCard.read(str(run / "card.json"))
-    model = plain(card.model, data.shape, data.classes)
+    usual = NETWORKS.get(card.model.architecture.rpartition(".")[2])
+    model = usual() if usual else plain(card.model, data.shape, data.classes)
     model.load_state_dict(load_file(run / "best.safetensors"))
     return model.eval()
 
@@ -54,9 +64,6 @@ def ours(model: nn.Module, images: Split, epsilon: float) -> Tensor:
     return judge(model, attack, images, len(images.y), SEED).correct.cpu()
 
 
-CALLS: dict[str, Callable[[nn.Module, Split, float], Tensor]] = {"plain": plainly, "ours": ours}
-
-
 def warm_up(model: nn.Module, images: Split) -> None:
     """Do untimed what AutoAttack does most, so that nobody's first pass is timed."""
     for _ in range(3):
@@ -66,31 +73,66 @@ def warm_up(model: nn.Module, images: Split) -> None:
             model(x)
 
 
-def dealt(images: Split, rounds: int) -> list[Split]:
-    """Return the images in `rounds` parts, as equal as can be."""
-    parts = zip(images.x.tensor_split(rounds), images.y.tensor_split(rounds), strict=True)
-    return [Split(x, y) for x, y in parts]
+def begin_plain(run: Path, data: Data, device: torch.device) -> nn.Module:
+    """Return the plain network; TF32 is off, as it is in ours."""
+    torch.backends.cudnn.allow_tf32 = False
+    return plain_network(run, data).to(device)
+
+
+def begin_ours(run: Path, data: Data, device: torch.device) -> nn.Module:
+    """Return the tuned network, the process set up as every stage of regbench is."""
+    devices.pick(device.type)
+    return trained(run, data, "best", device)
+
+
+STRUCTURES = {"plain": (begin_plain, plainly), "ours": (begin_ours, ours)}
+
+
+@cache
+def begun(name: str, run: Path, data: Path, device: str, count: int) -> tuple[nn.Module, Split]:
+    """Return a structure's network and the first `count` test images, once in each process."""
+    begin, _ = STRUCTURES[name]
+    opened, place = open_data(data), torch.device(device)
+    return begin(run, opened, place), opened.split("test", place, count)
+
+
+def timed(
+    name: str, run: Path, data: Path, device: str, count: int, part: tuple[int, int]
+) -> Judged:
+    """Judge the images of `part`, first and past the last, by one structure."""
+    model, images = begun(name, run, data, device, count)
+    dealt = Split(images.x[slice(*part)], images.y[slice(*part)])
+    warm_up(model, dealt)
+    epsilon = RunCard.read(str(run / "card.json")).epsilon
+    started = time.perf_counter()
+    stood = STRUCTURES[name][1](model, dealt, epsilon)
+    return stood.tolist(), time.perf_counter() - started
 
 
 def compare(
-    models: dict[str, nn.Module], images: Split, epsilon: float, rounds: int
+    judges: dict[str, Callable[[tuple[int, int]], Judged]], count: int, rounds: int
 ) -> dict[str, object]:
-    """Return seconds of each round, the speedup over all, and the verdicts, counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    verdicts: dict[str, list[Tensor]] = {name: [] for name in models}
-    order = list(models)
-    for part in dealt(images, rounds):
+    """Return seconds of each round, the speedup over all, and the verdicts, counted.
+
+    Args:
+        judges: of `plain` and `ours`; takes a part of the images, first and past the last.
+        count: images.
+        rounds: that they are dealt to.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in judges}
+    verdicts: dict[str, list[bool]] = {name: [] for name in judges}
+    order = list(judges)
+    edges = [count * place // rounds for place in range(rounds + 1)]
+    for part in pairwise(edges):
         for name in order:
-            warm_up(models[name], part)
-        for name in order:
-            started = time.perf_counter()
-            verdicts[name].append(CALLS[name](models[name], part, epsilon))
-            seconds[name].append(time.perf_counter() - started)
+            stood, took = judges[name](part)
+            verdicts[name] += stood
+            seconds[name].append(took)
         order.reverse()
-    stood = {name: torch.cat(one) for name, one in verdicts.items()}
+    differ = sum(a != b for a, b in zip(verdicts["plain"], verdicts["ours"], strict=True))
     return {
-        "withstand": {name: int(one.sum()) for name, one in stood.items()},
-        "verdicts_that_differ": int((stood["plain"] != stood["ours"]).sum()),
+        "withstand": {name: sum(one) for name, one in verdicts.items()},
+        "verdicts_that_differ": differ,
         "seconds": seconds,
         "speedup": sum(seconds["plain"]) / sum(seconds["ours"]),
     }
@@ -106,18 +148,18 @@ def main() -> None:
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    device, data = devices.pick(asked.device), open_data(asked.data)
-    card = RunCard.read(str(asked.run / "card.json"))
-    images = data.split("test", device, asked.images)
-    models = {
-        "plain": plain_network(asked.run, data).to(device),
-        "ours": trained(asked.run, data, "best", device),
-    }
-    told = {
-        "run": str(asked.run),
-        "images": len(images.y),
-        **compare(models, images, card.epsilon, asked.rounds),
-    }
+    device, spawn = devices.pick(asked.device), get_context("spawn")
+    about = (asked.run, asked.data, device.type, asked.images)
+    with (
+        ProcessPoolExecutor(1, mp_context=spawn) as one,
+        ProcessPoolExecutor(1, mp_context=spawn) as other,
+    ):
+        judges = {
+            name: lambda part, name=name, pool=pool: pool.submit(timed, name, *about, part).result()
+            for name, pool in (("plain", one), ("ours", other))
+        }
+        told = compare(judges, asked.images, asked.rounds)
+    told = {"network": asked.run.parts[-3:], "images": asked.images, **told}
     print(json.dumps(told, indent=2))
     write(asked.out / "evaluation.json", device, told)
 

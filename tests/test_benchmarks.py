@@ -125,24 +125,21 @@ def test_evaluation_judges_the_same_images_in_each_round(digits, tmp_path):
     assert told["speedup"] == pytest.approx(sum(plain) / sum(ours))
 
 
-def test_evaluation_times_each_first_in_turn(modules, monkeypatch):
+def test_evaluation_times_each_first_in_turn(modules):
     evaluation, calls = modules("evaluation"), []
 
-    def call(name):
-        def judged(model, images, epsilon):
-            calls.append((name, images.y.tolist()))
-            return images.y > 1
+    def judge(name, seconds):
+        def judged(part):
+            calls.append((name, part))
+            return [place > 1 for place in range(*part)], seconds
 
         return judged
 
-    monkeypatch.setattr(evaluation, "CALLS", {name: call(name) for name in ("plain", "ours")})
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 5))
-    images = evaluation.Split(torch.rand(5, 1, 2, 2), torch.arange(5))
-    told = evaluation.compare({"plain": model, "ours": model}, images, 0.1, 2)
-    assert calls == [
-        ("plain", [0, 1, 2]), ("ours", [0, 1, 2]), ("ours", [3, 4]), ("plain", [3, 4]),
-    ]  # fmt: skip
+    judges = {"plain": judge("plain", 3.0), "ours": judge("ours", 2.0)}
+    told = evaluation.compare(judges, 5, 2)
+    assert calls == [("plain", (0, 2)), ("ours", (0, 2)), ("ours", (2, 5)), ("plain", (2, 5))]
     assert told["withstand"] == {"plain": 3, "ours": 3}
+    assert told["speedup"] == 1.5
 
 
 def test_gradient_signs_compares_each_run(digits, tmp_path):
