@@ -24,7 +24,7 @@ from scipy.stats import binom
 from statsmodels.stats.multitest import multipletests
 
 from regbench.errors import UserError, did_you_mean
-from regbench.rows import Rows, unswept
+from regbench.rows import Rows, unswept, widest
 
 Scores = NDArray[np.integer[Any]]
 Cell = tuple[str, str, str, str]
@@ -213,9 +213,14 @@ def leaders(tables: Sequence[Judged]) -> set[Cell]:
 
 
 def strongest(rows: Rows) -> dict[str, str]:
-    """Return, for each data set, AutoAttack, or without it the last white-box attack."""
+    """Return, for each data set, AutoAttack, or without it the last white-box attack.
+
+    Of a report that is not finished, the strongest that the most methods were judged by.
+    """
     told = unswept(rows.evaluations)
-    told = told[told["source"].isna() & (told["member"] != CLEAN) & (told["status"] == "ok")]
+    told = told[told["source"].isna() & (told["member"] != CLEAN)]
+    told = widest(told)
+    told = told[told["status"] == "ok"]
     told = told.assign(strength=told["member"] == AUTOATTACK).sort_values(["strength", "attack"])
     last = told.groupby("dataset", observed=True)["attack"].last()
     return {str(dataset): str(attack) for dataset, attack in last.items()}

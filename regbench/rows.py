@@ -77,6 +77,19 @@ class Rows(NamedTuple):
     gallery: pd.DataFrame = UNSHOWN
 
 
+def widest(told: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of those attacks of each data set that the most methods were judged by.
+
+    Args:
+        told: with the columns `CELL` and `attack`, like evaluations.
+    """
+    cells = told.drop_duplicates([*CELL, "attack"])
+    counts = cells.groupby(["dataset", "attack"], observed=True).size().rename("judged")
+    judged = told[["dataset", "attack"]].join(counts, on=["dataset", "attack"])
+    most = judged.groupby("dataset", observed=True)["judged"].transform("max")
+    return told[judged["judged"] == most]
+
+
 def load(folder: Path) -> Rows:
     """Return the rows in a report's folder.
 

@@ -298,6 +298,17 @@ def test_without_autoattack_the_last_white_box_attack_is_the_strongest(demo):
     assert strongest(demo._replace(evaluations=away)) == {"digits": "fgsm"}
 
 
+def test_what_few_methods_were_judged_by_yet_is_not_the_strongest_but_what_failed_may_be(demo):
+    told = demo.evaluations
+    last = told["attack"] == "autoattack"
+    yet = told[~last | told["regularizer"].isin(["natural", "fgsm_at"])]
+    assert strongest(demo._replace(evaluations=yet)) == {"digits": "pgd"}
+    failed = told.assign(
+        status=told["status"].where(~last | (told["regularizer"] != "pgd_at"), "out of memory")
+    )
+    assert strongest(demo._replace(evaluations=failed)) == {"digits": "autoattack"}
+
+
 def test_references_are_those_chosen_or_those_that_there_are(demo):
     assert references_of(demo) == ("fgsm_at", "pgd_at")
     assert references_of(demo, ["sat_r1"]) == ("sat_r1",)

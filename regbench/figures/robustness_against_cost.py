@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.costs import REFERENCE
 from regbench.figures import colours, legend, markers, side_by_side, task
-from regbench.rows import Rows, over_seeds, results, unswept
+from regbench.rows import Rows, over_seeds, results, unswept, widest
 
 __all__ = ["robustness_against_cost"]
 
@@ -20,11 +20,13 @@ LINE: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 def robustness_against_cost(rows: Rows) -> Figure:
     """Return robust accuracy under each data set's last white-box attack against passes per image.
 
+    Of a report that is not finished, the last that the most methods were judged by.
+
     Points are means over seeds, bars one standard deviation. Dashed lines go through PGD-AT: what
     lies to the left is cheaper, what lies on the line or above is on par.
     """
     means = unswept(over_seeds(results(rows)))
-    means = means[means["source"].isna()]
+    means = widest(means[means["source"].isna()])
     panels = list(means.assign(task=task(means)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
