@@ -63,6 +63,7 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 0
 
 
+@pytest.mark.long
 def test_scaling_measures_each_size_and_method(tmp_path):
     _, told = benchmark(
         "scaling", tmp_path, "--methods", "natural", "--batches", 2, "--widths", 1, "--runs", 2,
@@ -110,6 +111,7 @@ def digits(tmp_path_factory):
     return data, out
 
 
+@pytest.mark.long
 def test_evaluation_judges_the_same_images_in_each_round(digits, tmp_path):
     data, trained = digits
     _, told = benchmark(
@@ -153,6 +155,7 @@ def test_gradient_signs_compares_each_run(digits, tmp_path):
     assert 90 < row["of ∇'s L1 norm (%)"] <= 100  # it is small gradients that flip
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 def test_harness_divides_by_the_jobs_of_the_dry_run(modules, tmp_path):
     printed, told = benchmark("harness", tmp_path, "--seeds", 1, "--cells", 2)

@@ -149,7 +149,9 @@ def test_every_promised_file_is_there(finished):
     ):  # fmt: skip
         assert (reports / name).stat().st_size > 0, name
     tidy = pd.read_csv(reports / "results.csv")
-    assert len(tidy) == 3 * (4 + 2 + 2)
+    assert len(tidy) == 3 * (4 + 2 + 2) - 1
+    crafted = tidy[tidy["attack"] == "from_cell"]
+    assert set(crafted["method"]) == {"natural", "SAT-R1"}  # not FGSM-AT, on which it is crafted
     assert set(tidy["n"]) == {50, 4}
     assert (tidy["low"] <= tidy["accuracy"]).all()
     assert (tidy["accuracy"] <= tidy["high"]).all()

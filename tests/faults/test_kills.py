@@ -9,11 +9,12 @@ import pytest
 pytestmark = pytest.mark.workflow
 
 
-def test_a_workflow_that_is_killed_goes_on_and_leaves_the_same_bytes():
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_a_workflow_that_is_killed_goes_on_and_leaves_the_same_bytes(kills):
     program = Path(__file__).with_name("kills.py")
     done = subprocess.run(
-        [sys.executable, program, "--kills", "2", "--seed", "3"],
+        [sys.executable, program, "--kills", str(kills), "--seed", "3"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 kills survived of 2; byte-identical: yes" in done.stdout
+    assert f"{kills} kills survived of {kills}; byte-identical: yes" in done.stdout
