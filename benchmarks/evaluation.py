@@ -26,6 +26,7 @@ from record import RESULTS, write
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from worker import DEVICES
 
 from regbench import device as devices
 from regbench.attacks.autoattack import AutoAttack
@@ -73,37 +74,32 @@ def warm_up(model: nn.Module, images: Split) -> None:
             model(x)
 
 
-def begin_plain(run: Path, data: Data, device: torch.device) -> nn.Module:
-    """Return the plain network; TF32 is off, as it is in ours."""
-    torch.backends.cudnn.allow_tf32 = False
-    return plain_network(run, data).to(device)
+def tuned_network(run: Path, data: Data) -> nn.Module:
+    """Return the network of a run as regbench judges it."""
+    return trained(run, data, "best", torch.device("cpu"))
 
 
-def begin_ours(run: Path, data: Data, device: torch.device) -> nn.Module:
-    """Return the tuned network, the process set up as every stage of regbench is."""
-    devices.pick(device.type)
-    return trained(run, data, "best", device)
-
-
-STRUCTURES = {"plain": (begin_plain, plainly), "ours": (begin_ours, ours)}
+STRUCTURES = {"plain": (plain_network, plainly), "ours": (tuned_network, ours)}
 
 
 @cache
-def begun(name: str, run: Path, data: Path, device: str, count: int) -> tuple[nn.Module, Split]:
-    """Return a structure's network and the first `count` test images, once in each process."""
-    begin, _ = STRUCTURES[name]
-    opened, place = open_data(data), torch.device(device)
-    return begin(run, opened, place), opened.split("test", place, count)
+def begun(
+    name: str, run: Path, data: Path, device: str, count: int
+) -> tuple[nn.Module, Split, float]:
+    """Return a structure's network, the first `count` test images and ε, once in each process."""
+    place, opened = DEVICES[name](device), open_data(data)
+    model = STRUCTURES[name][0](run, opened).to(place)
+    epsilon = RunCard.read(str(run / "card.json")).epsilon
+    return model, opened.split("test", place, count), epsilon
 
 
 def timed(
     name: str, run: Path, data: Path, device: str, count: int, part: tuple[int, int]
 ) -> Judged:
     """Judge the images of `part`, first and past the last, by one structure."""
-    model, images = begun(name, run, data, device, count)
+    model, images, epsilon = begun(name, run, data, device, count)
     dealt = Split(images.x[slice(*part)], images.y[slice(*part)])
     warm_up(model, dealt)
-    epsilon = RunCard.read(str(run / "card.json")).epsilon
     started = time.perf_counter()
     stood = STRUCTURES[name][1](model, dealt, epsilon)
     return stood.tolist(), time.perf_counter() - started
