@@ -5,7 +5,7 @@ respect to its input without computing those with respect to its weights, and ca
 twice.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,21 @@ def tune(model: nn.Module) -> nn.Module:
             module.__class__ = ImageConv2d
         elif type(module) is nn.Linear and module.weight.numel() >= LARGE:
             module.__class__ = LargeLinear
+        elif _halves(module):
+            module.__class__ = HalvingMaxPool2d
     return model
+
+
+def _halves(module: nn.Module) -> bool:
+    """Tell whether `module` is a max-pooling of 2×2 windows that do not overlap."""
+    return (
+        type(module) is nn.MaxPool2d
+        and module.kernel_size in (2, (2, 2))
+        and module.stride in (2, (2, 2))
+        and module.padding in (0, (0, 0))
+        and module.dilation in (1, (1, 1))
+        and not module.return_indices
+    )
 
 
 def _takes_an_image(module: nn.Module) -> bool:
@@ -110,20 +124,68 @@ def _on_cpu(gradient: Tensor, weight: Tensor, size: torch.Size, padding: tuple[i
     return image.transpose(0, 1)
 
 
+class HalvingMaxPool2d(nn.MaxPool2d):
+    """A `MaxPool2d` of 2×2 windows that notes where a maximum stood only if a gradient asks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maxima, (m, C, H/2, W/2), of `x`, (m, C, H, W)."""
+        asked = torch.is_grad_enabled() and x.requires_grad
+        if asked or x.device.type != "cpu" or x.shape[-2] % 2 or x.shape[-1] % 2:
+            y: Tensor = super().forward(x)
+            return y
+        rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
+class _Packed(NamedTuple):
+    """A layer's weights in oneDNN's own layout.
+
+    Attributes:
+        made_of: where the weights lay and how often they had been changed.
+        there: W.
+        back: Wᵀ.
+    """
+
+    made_of: tuple[int, int]
+    there: Tensor
+    back: Tensor
+
+
 class LargeLinear(nn.Linear):
     """A `Linear` of many weights, in float32 on a CPU computed by oneDNN.
 
     PyTorch computes it by MKL, which takes up to 1.7 times as long there on processors that are not
-    Intel's. bf16 goes to oneDNN anyway.
+    Intel's. bf16 goes to oneDNN anyway. Frozen weights, as of a network that is attacked, are
+    packed once instead of at each product.
     """
+
+    _kept: _Packed | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, x being (m, n)."""
         if not _onednn_takes(x, self.weight):
             return super().forward(x)
-        y: Tensor = _ToWeights.apply(x.detach(), self.weight, self.bias)
-        z: Tensor = _ToInput.apply(y, x, self.weight) if x.requires_grad else y
+        y: Tensor
+        if any(one.requires_grad for one in self.parameters()):
+            back = None
+            y = _ToWeights.apply(x.detach(), self.weight, self.bias)
+        else:
+            _, there, back = self._packed()
+            y = _by_onednn(x.detach(), there, self.bias)
+        z: Tensor = _ToInput.apply(y, x, self.weight, back) if x.requires_grad else y
         return z
+
+    def _packed(self) -> _Packed:
+        weight = self.weight.detach()
+        made_of = (weight.data_ptr(), weight._version)
+        if self._kept is None or self._kept.made_of != made_of:
+            pack = torch.ops.mkldnn._reorder_linear_weight
+            self._kept = _Packed(made_of, pack(weight), pack(weight.t().contiguous()))
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: not the packed weights, which cannot be copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
@@ -137,12 +199,17 @@ def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A Bᵀ + bias; where it is to be differentiated once more, by an operation that can be."""
-    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
-        return F.linear(a, b, bias)
+def _by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A Bᵀ + bias, b packed or not."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
     return product
+
+
+def _product(a: Tensor, b: Tensor, packed: Tensor | None = None) -> Tensor:
+    """A Bᵀ; where it is to be differentiated once more, by an operation that can be."""
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return F.linear(a, b)
+    return _by_onednn(a, b if packed is None else packed)
 
 
 class _ToWeights(torch.autograd.Function):
@@ -151,7 +218,7 @@ class _ToWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x)
-        return _product(x, weight, bias)
+        return _by_onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -161,14 +228,21 @@ class _ToWeights(torch.autograd.Function):
 
 
 class _ToInput(torch.autograd.Function):
-    """The identity on y = x Wᵀ + b, which adds the way back to x."""
+    """The identity on y = x Wᵀ + b, which adds the way back to x, by Wᵀ packed or not."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,  # noqa: ARG004
+        weight: Tensor,
+        packed: Tensor | None,
+    ) -> Tensor:
         ctx.save_for_backward(weight)
+        ctx.packed = packed
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        return gradient, _product(gradient, weight.t()), None
+        return gradient, _product(gradient, weight.t(), ctx.packed), None, None

@@ -1,5 +1,6 @@
 """The fast path: the same numbers as plain PyTorch, and what a lower precision may change."""
 
+import copy
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
-from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear, _by_library, tune
+from regbench.layers import (
+    FEW_IMAGES,
+    HalvingMaxPool2d,
+    ImageConv2d,
+    LargeLinear,
+    _by_library,
+    tune,
+)
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step
@@ -109,6 +117,66 @@ def test_the_large_layer_and_its_gradients_are_those_of_linear():
         results.append([y, *first, *second])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_large_layer_frozen_gives_the_same_and_follows_its_weights():
+    plain, tuned = (one.requires_grad_(False) for one in large_linears())
+    x, weight = torch.randn(7, 2048), torch.randn(7, 512)
+    for _ in range(2):
+        results = []
+        for layer in (plain, tuned):
+            given = x.clone().requires_grad_()
+            y = layer(given)
+            (first,) = torch.autograd.grad((weight * y.sin()).sum(), given, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), given)
+            results.append([y, layer(x), first, second])
+        for expected, got in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        other = {name: 2 * value for name, value in plain.state_dict().items()}
+        for layer in (plain, tuned):  # what was packed is of no use any more
+            layer.load_state_dict(other)
+
+
+def test_the_large_layer_packs_frozen_weights_once_and_copies_without_them():
+    _, tuned = large_linears()
+    tuned.requires_grad_(False)
+    x = torch.randn(3, 2048)
+    tuned(x)
+    kept = tuned._kept
+    tuned(x)
+    assert tuned._kept is kept
+    again = copy.deepcopy(tuned)
+    assert again._kept is None
+    assert torch.equal(again(x), tuned(x))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (6, 9)])
+def test_pooling_gives_the_same_with_and_without_a_gradient(size):
+    plain, tuned = nn.MaxPool2d(2), tune(nn.MaxPool2d(2))
+    assert type(tuned) is HalvingMaxPool2d
+    # few values: many windows hold their maximum twice
+    x = torch.randint(4, (3, 5, *size)).double().to(memory_format=torch.channels_last)
+    asking = x.clone().requires_grad_()
+    with torch.no_grad():
+        assert torch.equal(tuned(asking), plain(x))
+    assert torch.equal(tuned(x), plain(x))
+    assert tuned(x).is_contiguous(memory_format=torch.channels_last)
+    gradients = [torch.autograd.grad(one(asking).sin().sum(), asking)[0] for one in (plain, tuned)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.MaxPool2d(3),
+        nn.MaxPool2d(2, stride=1),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d(2, return_indices=True),
+    ],
+)
+def test_other_poolings_are_left_alone(layer):
+    assert type(tune(layer)) is nn.MaxPool2d
 
 
 def test_small_layers_are_left_alone():

@@ -22,7 +22,7 @@ from regbench import members
 from regbench.ascent import Loss, cross_entropy
 from regbench.cards import ModelCard
 from regbench.descent import TrainingLoss
-from regbench.layers import FEW_IMAGES, ImageConv2d, LargeLinear
+from regbench.layers import FEW_IMAGES, HalvingMaxPool2d, ImageConv2d, LargeLinear
 from regbench.network import laid_out, plain
 from regbench.step import Step
 
@@ -86,7 +86,8 @@ def enlarged(network: nn.Module, by: float = 2) -> nn.Module:
 
 def smooth(network: nn.Sequential) -> nn.Sequential:
     """LeNet+ without a kink: rounding across one changes a unit's gradient altogether."""
-    smoother = {nn.ReLU: nn.SiLU(), nn.MaxPool2d: nn.AvgPool2d(2)}
+    average = nn.AvgPool2d(2)
+    smoother = {nn.ReLU: nn.SiLU(), nn.MaxPool2d: average, HalvingMaxPool2d: average}
     return nn.Sequential(*(smoother.get(type(layer), layer) for layer in network))
 
 
@@ -132,7 +133,7 @@ def of(declared) -> Callable[[str], TrainingLoss]:
 def test_what_is_compared_here_is_tuned():
     network, tuned = pair("lenet_plus", MNIST, torch.float32)
     own = Counter(map(type, tuned)) - Counter(map(type, network))
-    assert own == {ImageConv2d: 1, LargeLinear: 1}
+    assert own == {ImageConv2d: 1, LargeLinear: 1, HalvingMaxPool2d: 2}
     layout = torch.channels_last
     assert tuned[3].weight.is_contiguous(memory_format=layout)
     assert not network[3].weight.is_contiguous(memory_format=layout)
