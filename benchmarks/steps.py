@@ -3,9 +3,9 @@
     python benchmarks/steps.py            # on the device at hand, to benchmarks/results/steps.*
 
 Needs neither Snakemake nor data, and regbench need not be installed. Blocks of steps are timed in
-turn, each structure in a process of its own; a ratio is the median of the pairs' ratios. fp32 is
-fp32 in both structures (see worker.py). What is measured is written at once; a case that cannot be
-built is told as left out.
+turn, each structure in a process of its own; a ratio is the median of the pairs' ratios, whether to
+the plain structure or, per operation, to natural training. fp32 is fp32 in both structures (see
+worker.py). What is measured is written at once; a case that cannot be built is told as left out.
 """
 
 import argparse
@@ -34,17 +34,32 @@ BLOCKS = {
 }
 
 
-def cases(
+class Group(NamedTuple):
+    """Cases that are timed in turn.
+
+    Attributes:
+        plain: the plain structure.
+        ours: ours, in each precision.
+        natural: natural training by ours, in each precision: what an operation costs at least.
+    """
+
+    plain: Case
+    ours: list[Case]
+    natural: list[Case]
+
+
+def groups(
     device: str, networks: list[str], methods: list[str], batch: int | None, steps: int | None
-) -> Iterator[list[Case]]:
-    """Return, for each network and method, the plain case and ours in each precision."""
+) -> Iterator[Group]:
+    """Return what is timed in turn for each network and method; natural training against itself."""
     for name in networks:
         sizes = batch or BLOCKS[device][name][0], steps or BLOCKS[device][name][1]
         for method in methods:
-            yield [
-                Case("plain", name, method, "fp32", *sizes),
-                *(Case("ours", name, method, one, *sizes) for one in PRECISIONS[device]),
-            ]
+            ours, natural = (
+                [Case("ours", name, which, one, *sizes) for one in PRECISIONS[device]]
+                for which in (method, "natural")
+            )
+            yield Group(Case("plain", name, method, "fp32", *sizes), ours, natural)
 
 
 class Timed(NamedTuple):
@@ -59,15 +74,20 @@ class Timed(NamedTuple):
         """Of each round."""
         return [ended - began for began, ended in self.rounds]
 
+    def over(self, other: "Timed") -> float:
+        """Return how many times as long as `other` it takes: the median of the rounds' ratios."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(one / another for one, another in pairs)
 
-def pair_by_pair(group: list[Case], rounds: int, device: str, threads: int) -> list[Timed]:
+
+def pair_by_pair(cases: list[Case], rounds: int, device: str, threads: int) -> list[Timed]:
     """Time the cases in turn, each in a process of its own.
 
     Raises:
         NotMeasuredError: one of them cannot be built or run here.
     """
-    with started(len(group), device, threads) as workers:
-        memory = [worker.prepare(case) for worker, case in zip(workers, group, strict=True)]
+    with started(len(cases), device, threads) as workers:
+        memory = [worker.prepare(case) for worker, case in zip(workers, cases, strict=True)]
         turns = [[worker.window() for worker in workers] for _ in range(rounds)]
         launches = [launched(worker) for worker in workers]
     columns = (list(column) for column in zip(*turns, strict=True))
@@ -83,36 +103,42 @@ def launched(worker: Worker) -> int | None:
         return None
 
 
-def row(
-    case: Case, timed: Timed, plainly: Timed, flop: float, peak: float, unit: str
-) -> dict[str, Any]:
-    """Return what is told of a case; the floor is that of our step, whatever the structure."""
-    images = case.batch * case.steps
+def measured(group: Group, rounds: int, device: torch.device, threads: int) -> list[dict[str, Any]]:
+    """Return a row for the plain case and for each of ours.
+
+    Raises:
+        NotMeasuredError: one of them cannot be built or run here.
+        UserError: the network cannot be built here.
+    """
+    flop, natural_flop = (arithmetic(one[0], device) for one in (group.ours, group.natural))
+    every = [group.plain, *group.ours, *group.natural]
+    plainly, *times = pair_by_pair(every, rounds, device.type, threads)
+    ours, natural = times[: len(group.ours)], times[len(group.ours) :]
+    unit = UNITS[device.type]
+    return [
+        row(group.plain, plainly, flop, unit),
+        *(
+            row(case, timed, flop, unit)
+            | {
+                "speedup": plainly.over(timed),
+                "over_natural": timed.over(least) * natural_flop / flop,
+            }
+            for case, timed, least in zip(group.ours, ours, natural, strict=True)
+        ),
+    ]
+
+
+def row(case: Case, timed: Timed, flop: float, unit: str) -> dict[str, Any]:
+    """Return what is told of a case by itself; the arithmetic is our step's, in both structures."""
     typical = statistics.median(timed.seconds)
-    ratios = (b / s for b, s in zip(plainly.seconds, timed.seconds, strict=True))
     return {
         **asdict(case),
-        "images_per_second": images / typical,
-        "speedup": statistics.median(ratios),
-        "floor_share": flop * case.steps / peak / typical,
-        "seconds_per_tflop": typical / case.steps / flop * 1e12,
+        "images_per_second": case.batch * case.steps / typical,
+        "flop_per_second": flop * case.steps / typical,
         "peak_memory": timed.memory,
         f"{unit}_per_step": timed.launches,
         "rounds": len(timed.rounds),
     }
-
-
-def over_first(rows: list[dict[str, Any]]) -> float:
-    """Return the last row's seconds per FLOP over those of the first method of its kind.
-
-    That is natural training, unless `--methods` says otherwise. 1: the method costs its arithmetic
-    and no more.
-    """
-    kind = ("network", "structure", "precision")
-    last = rows[-1]
-    first = next(one for one in rows if all(one[name] == last[name] for name in kind))
-    share: float = last["seconds_per_tflop"] / first["seconds_per_tflop"]
-    return share
 
 
 def arguments() -> argparse.Namespace:
@@ -144,19 +170,17 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     told = {"threads": asked.threads, "ceiling": peak, "rows": rows, "left_out": left_out}
-    for group in cases(device.type, asked.networks, asked.methods, asked.batch, asked.steps):
+    for group in groups(device.type, asked.networks, asked.methods, asked.batch, asked.steps):
         try:
-            flop = arithmetic(group[-1], device)
-            times = pair_by_pair(group, asked.rounds, device.type, asked.threads)
+            found = measured(group, asked.rounds, device, asked.threads)
         except (NotMeasuredError, UserError) as error:
-            left_out.append(f"{group[0].network}, {group[0].method}: {error}")
+            left_out.append(f"{group.plain.network}, {group.plain.method}: {error}")
             print(f"left out: {left_out[-1]}", flush=True)
         else:
-            for case, timed in zip(group, times, strict=True):
-                precise = peak[case.precision]
-                rows.append(row(case, timed, times[0], flop, precise, UNITS[device.type]))
-                rows[-1]["over_first"] = over_first(rows)
-                print(line(rows[-1], UNITS[device.type]), flush=True)
+            for one in found:
+                one["floor_share"] = one["flop_per_second"] / peak[one["precision"]]
+                print(line(one, UNITS[device.type]), flush=True)
+            rows += found
         # after each group: a run that is cut off keeps what it has measured
         write(asked.out / "steps.json", device, told)
     if rows:
@@ -165,15 +189,17 @@ def main() -> None:
 
 def line(row: dict[str, Any], unit: str) -> str:
     """Return a case as a line of the table that is printed."""
-    launches = row[f"{unit}_per_step"]
-    told = "?" if launches is None else f"{launches:,}"
-    return (
+    counted = row[f"{unit}_per_step"]
+    launches = "?" if counted is None else f"{counted:,}"
+    told = (
         f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
-        f"  x{row['speedup']:<5.2f}  {row['floor_share']:4.0%} of the ceiling"
-        f"  {row['over_first']:4.2f} of the first's s/FLOP"
-        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {told:>6} {unit}"
+        f"  {row['floor_share']:4.0%} of the ceiling"
+        f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {launches:>6} {unit}"
     )
+    if "speedup" in row:
+        told += f"  x{row['speedup']:<5.2f}  {row['over_natural']:4.2f} of natural's s/FLOP"
+    return told
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

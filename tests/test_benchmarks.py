@@ -55,7 +55,11 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
         assert row["images_per_second"] > 0
         assert row["peak_memory"] > 0
         assert 20 < row["operations_per_step"] < 200
-    assert told["rows"][0]["speedup"] == 1
+    plain, *ours = told["rows"]
+    assert "speedup" not in plain
+    for row in ours:
+        assert row["speedup"] > 0
+        assert 0.1 < row["over_natural"] < 10  # natural training against itself
     (left_out,) = told["left_out"]
     assert left_out.startswith("resnet18, natural: ")
     assert "No module named 'robustbench'" in left_out
@@ -76,6 +80,16 @@ def test_scaling_measures_each_size_and_method(tmp_path):
     ]  # fmt: skip
     assert all(row["seconds"] > 0 for row in told["rows"])
     assert (tmp_path / "scaling.png").stat().st_size > 0
+
+
+def test_a_ratio_of_steps_is_of_pairs(modules):
+    """The machine grows slower from round to round; both do, and their ratio stays."""
+    steps, worker = modules("steps"), modules("worker")
+    one, other = (
+        steps.Timed([worker.Window(9.0, 9.0 + slow * seconds) for slow in (1, 2, 5)], 0, None)
+        for seconds in (3.0, 2.0)
+    )
+    assert one.over(other) == pytest.approx(1.5)
 
 
 def test_mps_without_cuda_is_one_line(tmp_path):
