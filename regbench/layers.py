@@ -78,7 +78,9 @@ class _ToImage(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size, ctx.padding = x.shape[2:], padding
-        return y.view_as(y)
+        # not view_as: it changes a stride of a single image, which then passes for another layout
+        same: Tensor = torch.ops.aten.alias(y)
+        return same
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -166,7 +168,7 @@ class LargeLinear(nn.Linear):
         if not _onednn_takes(x, self.weight):
             return super().forward(x)
         y: Tensor
-        if any(one.requires_grad for one in self.parameters()):
+        if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
             back = None
             y = _ToWeights.apply(x.detach(), self.weight, self.bias)
         else:

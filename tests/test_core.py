@@ -63,6 +63,16 @@ def test_the_first_layer_and_its_gradients_are_those_of_conv2d(shape, kernel, pa
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_first_layer_keeps_the_layout_of_what_it_gives(count):
+    """Else of a single image all that follows goes through slower, contiguous operations."""
+    _, tuned = plain_and_tuned(1, 5, 2)
+    tuned = tuned.to(memory_format=torch.channels_last)
+    x = torch.rand(count, 1, 28, 28, dtype=torch.float64)
+    strides = [tuned(one).stride() for one in (x, x.clone().requires_grad_())]
+    assert strides[0] == strides[1] == (28 * 28 * 6, 1, 28 * 6, 6)
+
+
 @pytest.mark.parametrize(("shape", "kernel", "padding"), SHAPES)
 def test_a_gpus_way_back_to_the_image_is_that_of_conv2d(shape, kernel, padding):
     plain, _ = plain_and_tuned(shape[1], kernel, padding)
