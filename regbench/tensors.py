@@ -23,11 +23,14 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
     dense = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
     told = seal({"about": about, "digests": {name: _digest(one) for name, one in dense.items()}})
     with draft_of(path) as draft:
+        draft.touch()
+        usual = draft.stat().st_mode  # safetensors puts a file there that its owner alone can read
         # one entry, for safetensors writes several in an order that differs from run to run
         try:
             save_file(dense, draft, {"regbench": json.dumps(told)})
         except SafetensorError as error:
             raise OSError(f"cannot write '{path}': {error}") from error
+        draft.chmod(usual)
 
 
 class Tensors:

@@ -65,6 +65,12 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
+def test_tensors_can_be_read_by_whom_other_files_can(tmp_path):
+    tensors.write(tmp_path / "w", {"weight": torch.ones(2)}, {})
+    (tmp_path / "text").write_text("text")
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
 def test_what_is_read_is_what_was_written(file):
     path, read = file
     assert same(read(path), read(path))
