@@ -15,14 +15,18 @@ from torch import nn
 
 from regbench.cards import RunCard
 from regbench.errors import UserError, program
+from regbench.network import plain
 from regbench.prepare import Data
 from regbench.seals import read_record
 from regbench.sizes import size
-from regbench.weights import trained
+from regbench.weights import loaded
 
 
 def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:
     """Return the network of a run, images in [0, 1] to logits, frozen, in eval mode, on the CPU.
+
+    As its class makes it: what regbench does for speed is left out, since it holds copies of the
+    weights and would not notice if these were changed through `.data`.
 
     Args:
         run: a run's folder, results/DATASET/MODEL/RULE/SEED-KEY.
@@ -32,7 +36,8 @@ def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:
         UserError: the folder holds no run, or the size of its data set cannot be known.
     """
     folder = Path(run)
-    return trained(folder, _data(folder), checkpoint, torch.device("cpu"))
+    card, data = RunCard.read(str(folder / "card.json")), _data(folder)
+    return loaded(plain(card.model, data.shape, data.classes), folder, checkpoint)
 
 
 def _data(folder: Path) -> Data:

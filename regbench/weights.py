@@ -13,10 +13,20 @@ from regbench.tensors import read_all
 
 
 def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
-    """Return the network of a run with its weights of `best` or `last`, frozen, in eval mode.
+    """Return the network of a run, laid out for speed, as `loaded` does.
 
     Raises:
         UserError: the folder holds no such run, or a damaged one.
+    """
+    card = RunCard.read(str(run / "card.json"))
+    return loaded(network(card, data, device), run, checkpoint)
+
+
+def loaded(model: nn.Module, run: Path, checkpoint: str) -> nn.Module:
+    """Return `model` with a run's weights of `best` or `last`, frozen, in eval mode.
+
+    Raises:
+        UserError: the folder holds no such run, or a damaged one, or one of another network.
     """
     card, path = RunCard.read(str(run / "card.json")), run / f"{checkpoint}.safetensors"
     weights, about = read_all(path)
@@ -25,7 +35,6 @@ def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.
             f"'{path}' holds the weights of the run {about.get('card')}, but card.json beside it is"
             f" of {card.key}; delete both and run snakemake again"
         )
-    model = network(card, data, device)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -318,7 +318,12 @@ def without_data(tmp_path, monkeypatch):
 
 
 def test_a_network_is_exported_without_its_data_set(without_data):
-    assert export.network_of(without_data)(torch.rand(2, 1, 4, 4)).shape == (2, 3)
+    model = export.network_of(without_data)
+    assert model(torch.rand(2, 1, 4, 4)).shape == (2, 3)
+    assert not model.training
+    assert not any(one.requires_grad for one in model.parameters())
+    # none that keeps copies of its weights: whoever prunes or quantises writes to `.data`
+    assert all(not type(one).__module__.startswith("regbench.layers") for one in model.modules())
 
 
 def test_a_run_that_does_not_tell_its_shape_is_exported_by_its_data_set(without_data):
