@@ -143,14 +143,26 @@ class _Packed(NamedTuple):
     """A layer's weights in oneDNN's own layout.
 
     Attributes:
-        made_of: where the weights lay and how often they had been changed.
+        weight: what was packed; held, so that no other weights come to lie in its place.
+        version: how often it had been changed.
         there: W.
         back: Wᵀ.
     """
 
-    made_of: tuple[int, int]
+    weight: Tensor
+    version: int
     there: Tensor
     back: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "_Packed":
+        """Pack W, (K, n)."""
+        pack = torch.ops.mkldnn._reorder_linear_weight
+        return cls(weight, weight._version, pack(weight), pack(weight.t().contiguous()))
+
+    def still(self, weight: Tensor) -> bool:
+        """Tell whether `weight` is what was packed, and unchanged."""
+        return weight.data_ptr() == self.weight.data_ptr() and weight._version == self.version
 
 
 class LargeLinear(nn.Linear):
@@ -173,17 +185,16 @@ class LargeLinear(nn.Linear):
             back = None
             y = _ToWeights.apply(x.detach(), self.weight, self.bias)
         else:
-            _, there, back = self._packed()
-            y = _by_onednn(x.detach(), there, self.bias)
+            packed = self._packed()
+            back = packed.back
+            y = _by_onednn(x.detach(), packed.there, self.bias)
         z: Tensor = _ToInput.apply(y, x, self.weight, back) if x.requires_grad else y
         return z
 
     def _packed(self) -> _Packed:
         weight = self.weight.detach()
-        made_of = (weight.data_ptr(), weight._version)
-        if self._kept is None or self._kept.made_of != made_of:
-            pack = torch.ops.mkldnn._reorder_linear_weight
-            self._kept = _Packed(made_of, pack(weight), pack(weight.t().contiguous()))
+        if self._kept is None or not self._kept.still(weight):
+            self._kept = _Packed.of(weight)
         return self._kept
 
     def __getstate__(self) -> dict[str, Any]:
