@@ -36,13 +36,14 @@ def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:
         UserError: the folder holds no run, or the size of its data set cannot be known.
     """
     folder = Path(run)
-    card, data = RunCard.read(str(folder / "card.json")), _data(folder)
-    return loaded(plain(card.model, data.shape, data.classes), folder, checkpoint)
+    card = RunCard.read(str(folder / "card.json"))
+    data = _data(folder, card)
+    return loaded(plain(card.model, data.shape, data.classes), card, folder, checkpoint)
 
 
-def _data(folder: Path) -> Data:
+def _data(folder: Path, card: RunCard) -> Data:
     """What the network of a run was made for; older runs do not say, only their data set does."""
-    card, path = RunCard.read(str(folder / "card.json")), folder / "run.json"
+    path = folder / "run.json"
     told = read_record(path) if path.exists() else {}
     if "shape" in told:
         channels, height, width = told["shape"]

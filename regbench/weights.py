@@ -19,16 +19,16 @@ def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.
         UserError: the folder holds no such run, or a damaged one.
     """
     card = RunCard.read(str(run / "card.json"))
-    return loaded(network(card, data, device), run, checkpoint)
+    return loaded(network(card, data, device), card, run, checkpoint)
 
 
-def loaded(model: nn.Module, run: Path, checkpoint: str) -> nn.Module:
-    """Return `model` with a run's weights of `best` or `last`, frozen, in eval mode.
+def loaded(model: nn.Module, card: RunCard, run: Path, checkpoint: str) -> nn.Module:
+    """Return `model` with the weights of `best` or `last` in a run's folder, frozen, in eval mode.
 
     Raises:
-        UserError: the folder holds no such run, or a damaged one, or one of another network.
+        UserError: there are none, or damaged ones, or those of another card or network.
     """
-    card, path = RunCard.read(str(run / "card.json")), run / f"{checkpoint}.safetensors"
+    path = run / f"{checkpoint}.safetensors"
     weights, about = read_all(path)
     if about.get("card") != card.key:
         raise UserError(
