@@ -134,12 +134,18 @@ def _figures(folder: Path) -> list[Figure]:
 
 
 def _caption(name: str) -> str:
-    """Return the first line of the docstring of the module that draws a figure, else its name."""
+    """Return what a figure asks and how to read it, from the docstrings of what draws it.
+
+    The first line of the module's, and all but the first paragraph of the function's.
+    """
     try:
         tree = ast.parse(source(f"regbench.figures.{name}").read_text(encoding="utf-8"))
     except UserError:
         return name.replace("_", " ")
-    return (ast.get_docstring(tree) or name).partition("\n")[0]
+    asked = (ast.get_docstring(tree) or name).partition("\n")[0]
+    drawn = (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
+    read = [(ast.get_docstring(one) or "").partition("\n\n")[2] for one in drawn]
+    return " ".join(" ".join([asked, *read]).split())
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -10,7 +10,7 @@ from regbench.doubts import RULES
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.origins import Remaking, lines, of_mean, of_one
 from regbench.published import Published, compare, places
-from regbench.rows import CELL, RUN, Rows, unswept
+from regbench.rows import CELL, RUN, Rows, labels, unswept
 from regbench.sheets import Place, Sheet
 from regbench.summary import (
     BESIDE,
@@ -24,7 +24,7 @@ from regbench.summary import (
     points,
     priced,
 )
-from regbench.tables import Gap, accuracy, labels
+from regbench.tables import Gap, accuracy
 
 WHERE = ["dataset", "model", "method", "seed", "attack"]
 

@@ -174,6 +174,18 @@ def unswept(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["sweep"].isna()]
 
 
+def labels(table: pd.DataFrame) -> pd.Series:
+    """Return the labels, those of attacks that saw fewer images than others with their number.
+
+    Args:
+        table: of `results` or `over_seeds`, of one data set and without the points of sweeps.
+    """
+    count = table.groupby("attack", observed=True)["n"].transform("max")
+    fewer = (count > 0) & (count < count.max())
+    counted = table["label"] + " (n = " + count.astype(str) + ")"
+    return table["label"].where(~fewer, counted)
+
+
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation of the accuracy over seeds, per method and attack.
 

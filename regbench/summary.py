@@ -85,12 +85,13 @@ measured of the trained network. Every quantity of every run, with the reasons a
 not be looked for, is in `masking.csv`. Medians over seeds:"""
 
 COSTS = """\
-Passes per image and training step, counted in one step of each training; their half sum over that
-of PGD-AT; seconds of an epoch's training steps (median over epochs and seeds) and the most memory
-that any seed's training held, on the GPU if there was one, both of the machine named below."""
+Passes per image and training step, counted in one step of each training (–: not counted, and
+`passes` as its rule declares them); their half sum over that of PGD-AT; seconds of an epoch's
+training steps (median over epochs and seeds) and the most memory that any seed's training held, on
+the GPU if there was one, both of the machine named below."""
 
 PANEL = {
-    "fgsm_minus_pgd": "FGSM − PGD",
+    "fgsm_minus_pgd": "FGSM − strongest PGD",
     "loss_dip": "loss falls again",
     "fgsm_to_rfgsm_loss_ratio": "FGSM : R-FGSM",
     "fgsm_to_ifgsm_loss_ratio": "FGSM : I-FGSM",
@@ -308,8 +309,8 @@ def origins(rows: Rows) -> dict[str, str]:
     columns = ["date", "device", "threads", "platform", "python", "torch", "torchvision"]
     columns += ["robustbench", "pyautoattack", "numpy", "commit", "dirty"]
     known = [column for column in columns if column in rows.runs]  # older runs have no date
-    train, attack = rows.runs["seconds"].sum(), rows.evaluations["seconds"].sum()
-    time = f"{train:.0f} s of training, {attack:.0f} s of attacking, all runs added"
+    train, attack = rows.runs["train_seconds"].sum(), rows.evaluations["seconds"].sum()
+    time = f"{train:.0f} s of training steps, {attack:.0f} s of attacking, all runs added"
     return {**{column: counted(rows.runs[column]) for column in known}, "time": time}
 
 

@@ -89,21 +89,19 @@ def lead(one: Attacked | None, others: list[Attacked]) -> float:
     """Return by how much more withstand `one` than the strongest of `others`, on shared images."""
     if one is None:
         return nan
-    leads = [np.subtract(*_means(one, other)) for other in others if meet(one, other)]
-    return float(max(leads, default=nan))
+    leads = []
+    for mine, theirs in (both(one, other, "correct") for other in others if meet(one, other)):
+        # counted before it is divided: 20 of 200 is 0.1, however many withstand each
+        leads.append((int(mine.sum()) - int(theirs.sum())) / len(mine))
+    return max(leads, default=nan)
 
 
 def share(one: Attacked | None, whole: Attacked | None) -> float:
     """Return the accuracy under `one` as a share of that under `whole`, on shared images."""
     if one is None or whole is None or not meet(one, whole):
         return nan
-    part, all_of_it = _means(one, whole)
+    part, all_of_it = (int(column.sum()) for column in both(one, whole, "correct"))
     return part / all_of_it if all_of_it else nan
-
-
-def _means(one: Attacked, other: Attacked) -> tuple[float, float]:
-    mine, others = both(one, other, "correct")
-    return float(mine.mean()), float(others.mean())
 
 
 # --- quantities -----------------------------------------------------------------------------------

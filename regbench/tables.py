@@ -22,7 +22,7 @@ from regbench.masking import NEEDED, panel
 from regbench.masking import NONE as NOT_JUDGED
 from regbench.published import compare
 from regbench.published import load as load_published
-from regbench.rows import CELL, load, over_seeds, results, unswept
+from regbench.rows import CELL, labels, load, over_seeds, results, unswept
 from regbench.summary import MARK, counted, markdown, summary
 
 Gap = tuple[str, str]
@@ -94,18 +94,6 @@ def _of_one_data_set(
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
-def labels(means: pd.DataFrame) -> pd.Series:
-    """Return the labels, those of attacks that saw fewer images than others with their number.
-
-    Args:
-        means: of `over_seeds`, of one data set and without the points of sweeps.
-    """
-    count = means.groupby("attack", observed=True)["n"].transform("max")
-    fewer = (count > 0) & (count < count.max())
-    counted = means["label"] + " (n = " + count.astype(str) + ")"
-    return means["label"].where(~fewer, counted)
-
-
 def _seeds(row: pd.Series) -> str:
     broken = f" ({row['broken']} failed)" if row["broken"] else ""
     return f"{row['seeds']}{broken}"
@@ -126,14 +114,14 @@ def percent(mean: float, sd: float) -> str:
 
 
 def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
-    labels = means.drop_duplicates("attack").set_index("attack")["label"]
+    names = means.drop_duplicates("attack").set_index("attack")["label"]
     for name in gap:
-        if name not in labels.index:
-            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, labels.index)}")
+        if name not in names.index:
+            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, names.index)}")
     wide = means.pivot(index=CELL, columns="attack", values="mean")
     difference = (100 * (wide[gap[0]] - wide[gap[1]])).map("{:.1f}".format, na_action="ignore")
     difference = difference.astype(object).fillna("–")
-    return difference.rename(f"{labels[gap[0]]} − {labels[gap[1]]}")
+    return difference.rename(f"{names[gap[0]]} − {names[gap[1]]}")
 
 
 def main() -> None:

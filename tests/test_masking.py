@@ -133,6 +133,12 @@ def test_what_restarts_gain_is_over_the_strongest_without():
     assert np.isnan(of(clean(), pgd(60))["restart_gain"])
 
 
+@pytest.mark.parametrize("once", range(20, 200, 7))
+def test_what_restarts_gain_is_exactly_what_they_take(once):
+    found = of(pgd(once, n=200), pgd(once - 20, name="often", restarts=5, n=200))
+    assert found.restart_gain == 0.1  # and so not above it, which would be a sign
+
+
 @pytest.mark.parametrize(
     ("warnings", "gain"),
     [

@@ -431,6 +431,10 @@ def column(part, name):
     return cells(part, name).all_inner_texts()
 
 
+def test_a_caption_says_how_to_read_the_figure(html):
+    assert "Points are means over seeds, bars their range; the line marks ε" in html
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_sticks_out_of_the_page(shown, width, scheme):

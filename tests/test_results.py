@@ -623,6 +623,32 @@ def test_each_figure_draws_every_method(rows, name):
     plt.close(figure)
 
 
+@pytest.mark.parametrize("name", ["accuracy_per_attack", "learning_curves", "loss_along_fgsm"])
+def test_a_figure_names_no_method_that_has_no_rows(rows, name):
+    mpl.use("Agg")
+    look()
+    kept = (part if part is None else part[part["method"] == METHODS[1]] for part in rows)
+    figure = members.load(f"regbench.figures.{name}")(Rows(*kept))
+    named = [
+        text.get_text()
+        for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes))
+        if legend
+        for text in legend.get_texts()
+    ]
+    assert set(named) == {METHODS[1]}
+    plt.close(figure)
+
+
+def test_a_figure_says_which_attack_saw_fewer_images(rows):
+    mpl.use("Agg")
+    fewer = (rows.verdicts["attack"] != "clean") | (rows.verdicts["image"] < 40)
+    drawn = members.load("regbench.figures.accuracy_per_attack")
+    figure = drawn(rows._replace(verdicts=rows.verdicts[fewer]))
+    named = [name.get_text() for name in figure.axes[0].get_xticklabels()]
+    assert named == ["FGSM", "CLEAN (n = 40)", "AUTO_ATTACK"]
+    plt.close(figure)
+
+
 MEASURED = ("loss_along_fgsm", "loss_surface")
 
 

@@ -43,6 +43,12 @@ def markers(methods: Iterable[str]) -> dict[str, str]:
     return {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(methods)}
 
 
+def shown(table: pd.DataFrame) -> list[str]:
+    """Return the methods that have rows, in their order: all that a legend names."""
+    there = set(table["method"])
+    return [name for name in table["method"].cat.categories if name in there]
+
+
 def task(table: pd.DataFrame) -> pd.Series:
     """Return `data set, network` for each row: what a panel is of."""
     return table["dataset"].astype(str) + ", " + table["model"].astype(str)

@@ -4,13 +4,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, legend, markers, nothing_to_show, side_by_side, task
+from regbench.figures import (
+    colours,
+    legend,
+    markers,
+    nothing_to_show,
+    shown,
+    side_by_side,
+    task,
+)
 from regbench.rows import Rows, over_seeds, results
 from regbench.suites import SYMBOLS
 
 __all__ = ["accuracy_over_sweeps"]
 
-NOTHING = "No attack of this experiment is swept (config: `sweep:`)."
+NOTHING = "No swept attack was run (config: `sweep:`)."
 
 
 def accuracy_over_sweeps(rows: Rows) -> Figure:
@@ -26,15 +34,15 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     panels = list(swept.assign(task=task(swept)).groupby(["task", "family"], sort=False))
     figure, row = side_by_side(len(panels))
     for axes, ((name, family), part) in zip(row, panels, strict=True):
-        _draw(axes, part)
+        _draw(axes, part, shown(swept))
         axes.set_title(f"{name}: {family}", fontsize="medium")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame) -> None:
-    methods = part["method"].cat.categories
-    tint, shape = colours(methods), markers(methods)
+def _draw(axes: Axes, part: pd.DataFrame, methods: list[str]) -> None:
+    every = part["method"].cat.categories
+    tint, shape = colours(every), markers(every)
     for method in methods:
         curve = part[part["method"] == method].sort_values("value")
         axes.errorbar(

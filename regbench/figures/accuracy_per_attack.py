@@ -4,8 +4,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, legend, task
-from regbench.rows import Rows, results, unswept
+from regbench.figures import colours, legend, shown, task
+from regbench.rows import Rows, labels, results, unswept
 
 __all__ = ["accuracy_per_attack"]
 
@@ -14,21 +14,27 @@ MANY = 6
 
 
 def accuracy_per_attack(rows: Rows) -> Figure:
-    """Return accuracy by attack and method: bars are means over seeds, dots the seeds."""
+    """Return accuracy by attack and method.
+
+    Bars are means over seeds, dots the seeds.
+    """
     table = unswept(results(rows)).sort_values("attack")
     table["accuracy (%)"] = 100 * table["accuracy"]
     table["task"] = task(table)
-    methods = table["method"].cat.categories
+    methods, tint = shown(table), colours(table["method"].cat.categories)
     names = table["task"].unique()
     attacks = table.groupby("task")["label"].nunique().max()
     size = (max(7, 2.5 + 0.8 * attacks), 3 * len(names))
     figure, panels = plt.subplots(len(names), figsize=size, squeeze=False, layout="constrained")
     for name, axes in zip(names, panels.flat, strict=True):
+        part = table[table["task"] == name]
         common = {
-            "data": table[table["task"] == name].astype({"label": str}),
+            "data": part.assign(label=labels(part).astype(str)),
             "x": "label", "y": "accuracy (%)", "hue": "method", "hue_order": methods, "ax": axes,
         }  # fmt: skip
-        sns.barplot(**common, errorbar=None, saturation=1, palette=colours(methods))
+        sns.barplot(
+            **common, errorbar=None, saturation=1, palette={one: tint[one] for one in methods}
+        )
         handles = axes.get_legend_handles_labels()
         black = dict.fromkeys(methods, "black")
         sns.stripplot(**common, dodge=True, palette=black, size=2.5, jitter=False, legend=False)

@@ -4,7 +4,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, task
+from regbench.figures import colours, shown, task
 from regbench.overfitting import onsets
 from regbench.rows import Rows
 
@@ -35,7 +35,7 @@ def learning_curves(rows: Rows) -> Figure:
     grid = sns.relplot(
         long, x="epoch", y="value", hue="method", col="quantity",
         **({"row": "task"} if several else {"col_wrap": 2}),
-        kind="line", errorbar=("pi", 100), palette=colours(methods), hue_order=methods,
+        kind="line", errorbar=("pi", 100), palette=colours(methods), hue_order=shown(curves),
         height=2.5, aspect=1.3, facet_kws={"sharey": False},
     )  # fmt: skip
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")

@@ -1,11 +1,20 @@
-"""Does the loss rise in the direction in which FGSM looks for it? FGSM-AT's dip is masking."""
+"""Does the loss rise in the direction in which FGSM looks for it? A dip before ε is masking."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from regbench.figures import PLAIN, colours, legend, markers, nothing_to_show, side_by_side, task
+from regbench.figures import (
+    PLAIN,
+    colours,
+    legend,
+    markers,
+    nothing_to_show,
+    shown,
+    side_by_side,
+    task,
+)
 from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
@@ -25,16 +34,16 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     panels = list(table.assign(task=task(table)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
-        _draw(axes, part)
+        _draw(axes, part, shown(table))
         axes.set(title=name, xlabel="radius along FGSM's direction")
     row[0].set_ylabel("mean cross entropy (nats)")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame) -> None:
-    methods = part["method"].cat.categories
-    tint, shape = colours(methods), markers(methods)
+def _draw(axes: Axes, part: pd.DataFrame, methods: list[str]) -> None:
+    every = part["method"].cat.categories
+    tint, shape = colours(every), markers(every)
     for method in methods:
         seeds = part[part["method"] == method].groupby("along")["value"]
         mean = seeds.mean()

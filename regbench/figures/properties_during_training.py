@@ -3,7 +3,7 @@
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import PLAIN, colours, nothing_to_show, task
+from regbench.figures import PLAIN, colours, nothing_to_show, shown, task
 from regbench.rows import Rows
 
 __all__ = ["properties_during_training"]
@@ -40,7 +40,7 @@ def properties_during_training(rows: Rows) -> Figure:
     grid = sns.relplot(
         long, x="epoch", y="value", hue="method", col="property", kind="line",
         **({"row": "task"} if several else {}), errorbar=("pi", 100), palette=colours(methods),
-        hue_order=methods, height=2.8, aspect=1.1, facet_kws={"sharey": False},
+        hue_order=shown(curves), height=2.8, aspect=1.1, facet_kws={"sharey": False},
     )  # fmt: skip
     grid.refline(y=0, color="0.4", linestyle=":", zorder=0)
     for axes in grid.axes.flat:

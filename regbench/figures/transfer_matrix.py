@@ -27,7 +27,7 @@ from regbench.rows import RUN, Rows, unswept
 
 __all__ = ["transfer_matrix"]
 
-NOTHING = "No attack of this experiment is crafted on another network (config: `source:`)."
+NOTHING = "No attack that was crafted on another network was run (config: `source:`)."
 
 BOUND = next(sign.above for sign in SIGNS if sign.quantity == "transfer_gain")
 """Share of the images by which a transferred attack must beat the white-box one to be framed."""
