@@ -1,8 +1,8 @@
 """The steps as public adversarial-training code writes them, for ours to be timed against.
 
-Eager, contiguous layout, a DataLoader, `.backward()` for the attack too, so that weight gradients
-are computed and thrown away; TRADES' clean logits anew at each of its steps; SAT-R1's I-FGSM from
-scratch. The mathematics is that of regbench's losses.
+Each follows the code that it names, in today's PyTorch: eager, in the contiguous layout, from a
+DataLoader. The attacks' `.backward()` adds to the weights' gradients too, which are thrown away;
+TRADES alone asks for the image's only. What is computed is what regbench's losses compute.
 """
 
 from collections.abc import Callable
@@ -55,18 +55,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {"lenet_plus": lenet_plus, "resne
 
 
 def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The input gradient by a whole backward pass."""
-    model.eval()
+    """The input gradient by a whole backward pass (val-iisc/SAT-Rx, tools/attacks.py)."""
     x = x.clone().requires_grad_()
-    model.zero_grad()
     F.cross_entropy(model(x), y).backward()
-    model.train()
     return x.grad
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
-    """One step of ε."""
-    return (x + epsilon * gradient(model, x, y).sign()).clamp(0, 1)
+def ifgsm(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    """`steps` steps of ε/`steps`; one is FGSM (SAT-Rx, tools/attacks.py)."""
+    for _ in range(steps):
+        x = (x + EPSILON / steps * gradient(model, x, y).sign()).clamp(0, 1)
+    return x
 
 
 def natural(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -75,62 +74,77 @@ def natural(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def fgsm_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """CE(f(x_FGSM), y)."""
-    return F.cross_entropy(model(fgsm(model, x, y, EPSILON)), y)
+    """CE(f(x_FGSM), y), as SAT-R1 without its penalty."""
+    model.eval()
+    x_fgsm = ifgsm(model, x, y, 1)
+    model.train()
+    return F.cross_entropy(model(x_fgsm), y)
 
 
 def sat_r1(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """SAT-R1, λ = 0.2, k = 10."""
-    x_fgsm, last = fgsm(model, x, y, EPSILON), x[-1:]
-    for _ in range(10):
-        last = fgsm(model, last, y[-1:], EPSILON / 10)
-    logits = model(torch.cat((x_fgsm, last)))
-    return F.cross_entropy(logits[:-1], y) + 0.2 * (logits[-2] - logits[-1]).square().sum()
+    """SAT-R1, λ = 0.2, k = 10, its I-FGSM from scratch (SAT-Rx, tools/reg_utils.py)."""
+    model.eval()
+    x_adv = torch.cat((ifgsm(model, x, y, 1), ifgsm(model, x[-1:], y[-1:], 10)))
+    model.train()
+    logits = model(x_adv)
+    return F.cross_entropy(logits[:-1], y) + 0.2 * _distance(logits[-2:-1], logits[-1:])
 
 
 def sat_r2(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """SAT-R2, λ = 5, α = 0.01: the two gradients and the two forward passes one after the other."""
-    noisy = x + 0.01 * torch.randn_like(x).sign()
-    x_fgsm, x_rfgsm = fgsm(model, x, y, EPSILON), fgsm(model, noisy, y, EPSILON)
-    one, other = model(x_fgsm), model(x_rfgsm)
-    return F.cross_entropy(one, y) + 5 * (one - other).square().sum(1).mean()
+    """SAT-R2, λ = 5, α = 0.01, both halves in one batch (SAT-Rx, tools/reg_utils.py)."""
+    model.eval()
+    both = torch.cat((x, x + 0.01 * torch.randn_like(x).sign()))
+    x_adv = (both + EPSILON * gradient(model, both, torch.cat((y, y))).sign()).clamp(0, 1)
+    model.train()
+    one, other = model(x_adv).chunk(2)
+    return F.cross_entropy(one, y) + 5 * _distance(one, other)
 
 
 def sat_r3(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """SAT-R3, λ = 1, τ = 0.4, α = 0.01, ε_low = 0.1."""
+    """SAT-R3, λ = 1, τ = 0.4, α = 0.01, ε_low = 0.1 (SAT-Rx, tools/reg_utils.py)."""
+    model.eval()
     start = (x + 0.01 * torch.randn_like(x).sign()).clamp(0, 1)
     sign = gradient(model, start, y).sign()
-    x_low, x_high = ((start + size * sign).clamp(0, 1) for size in (0.1, EPSILON))
-    low, high = F.cross_entropy(model(x_low), y), F.cross_entropy(model(x_high), y)
+    x_adv = torch.cat((start + 0.1 * sign, start + EPSILON * sign)).clamp(0, 1)
+    model.train()
+    low, high = (F.cross_entropy(half, y) for half in model(x_adv).chunk(2))
     return high + F.relu(low - 0.4 * high)
 
 
+def _distance(one: Tensor, other: Tensor) -> Tensor:
+    return (one - other).square().sum(1).mean()
+
+
 def pgd_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """PGD-AT by 10 steps."""
+    """PGD-AT by 10 steps (locuslab/fast_adversarial, CIFAR10/train_pgd.py, crafting in eval)."""
+    model.eval()
     x_adv = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
     for _ in range(STEPS):
         moved = x_adv + STEP_SIZE * gradient(model, x_adv, y).sign()
         x_adv = torch.min(torch.max(moved, x - EPSILON), x + EPSILON).clamp(0, 1)
+    model.train()
     return F.cross_entropy(model(x_adv), y)
 
 
 def trades(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """TRADES, β = 1, by 10 steps, the clean logits computed anew at each."""
+    """TRADES, β = 1, by 10 steps (yaodongyu/TRADES, trades.py).
+
+    The clean logits are computed anew at each step, and twice for the loss.
+    """
     model.eval()
     x_adv = x + 0.001 * torch.randn_like(x)
     for _ in range(STEPS):
-        x_adv = x_adv.detach().requires_grad_()
-        model.zero_grad()
-        _divergence(model, x, x_adv).backward()
-        moved = x_adv.detach() + STEP_SIZE * x_adv.grad.sign()
+        x_adv.requires_grad_()
+        (slope,) = torch.autograd.grad(_divergence(model, x, x_adv), x_adv)
+        moved = x_adv.detach() + STEP_SIZE * slope.sign()
         x_adv = torch.min(torch.max(moved, x - EPSILON), x + EPSILON).clamp(0, 1)
     model.train()
-    return F.cross_entropy(model(x), y) + _divergence(model, x, x_adv)
+    return F.cross_entropy(model(x), y) + _divergence(model, x, x_adv) / len(x)
 
 
 def _divergence(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
-    p, log_q = F.softmax(model(x), dim=1), F.log_softmax(model(x_adv), dim=1)
-    return F.kl_div(log_q, p, reduction="batchmean")
+    log_q, p = F.log_softmax(model(x_adv), dim=1), F.softmax(model(x), dim=1)
+    return F.kl_div(log_q, p, reduction="sum")
 
 
 LOSSES: dict[str, Loss] = {

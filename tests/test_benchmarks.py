@@ -12,10 +12,13 @@ import torch
 from torch.profiler import record_function
 
 from regbench.cards import DataCard, RunCard
+from regbench.members import build
 from regbench.prepare import open_data, prepare
+from regbench.step import Step
 from regbench.train import run
 
 ROOT = Path(__file__).parents[1]
+PLAIN = ("natural", "fgsm_at", "sat_r1", "sat_r2", "sat_r3", "pgd_at", "trades")
 
 HIDDEN = """
 import sys
@@ -65,6 +68,25 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
     assert "No module named 'robustbench'" in left_out
     assert f"left out: {left_out}" in printed.splitlines()
     assert (tmp_path / "steps.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_the_plain_structure_computes_what_ours_does(modules, method):
+    plain, worker = modules("plain"), modules("worker")
+    torch.manual_seed(0)
+    x, y = torch.rand(3, 1, 28, 28, dtype=torch.float64), torch.tensor([3, 1, 4])
+    model = plain.lenet_plus().double()
+    weights = list(model.parameters())
+    loss = build(f"regbench.regularizers.{method}", worker.HYPERPARAMETERS[method])
+    told = []
+    for take in (
+        lambda: plain.LOSSES[method](model, x, y),
+        lambda: loss(Step(model, x, y, plain.EPSILON, torch.default_generator)).total,
+    ):
+        torch.manual_seed(1)  # the same noise
+        value = take()
+        told.append([value, *torch.autograd.grad(value, weights)])
+    torch.testing.assert_close(*told, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.long
