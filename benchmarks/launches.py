@@ -33,11 +33,18 @@ def operations(work: Work) -> int:
 
 
 def launches(work: Work) -> int:
-    """Return how often `work` launches a kernel or a graph; memory copies do not count."""
+    """Return how often `work` launches a kernel or a graph; memory copies do not count.
+
+    Raises:
+        RuntimeError: the profiler saw none.
+    """
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         work()
         torch.cuda.synchronize()
-    return sum(one.count for one in profiled.key_averages() if one.key.startswith(NAMES))
+    count = sum(one.count for one in profiled.key_averages() if one.key.startswith(NAMES))
+    if not count:
+        raise RuntimeError("the profiler saw no launch: CUPTI, which tells it, may be missing")
+    return count
 
 
 COUNTS: dict[str, Count] = {"cpu": operations, "cuda": launches}

@@ -211,7 +211,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     table = pd.DataFrame([one for one in rows if one["structure"] == "ours"])
     grid = sns.catplot(
         table, kind="bar", x="method", y="speedup", hue="precision", col="network",
-        height=3, aspect=1.5, errorbar=None, sharey=False,
+        height=3, aspect=1.5, errorbar=None,
     )  # fmt: skip
     for axes in grid.axes.flat:
         axes.axhline(1, color="black", linewidth=1)

@@ -99,10 +99,11 @@ class Recorded:
         """Record the step and keep it if it is right when replayed; else return what is wrong."""
         try:
             replay = self._recorded(static)
-            if not self._agree(step, replay, before):
-                return "is not the same when replayed"
+            apart = self._apart(step, replay, before)
         except RuntimeError as error:
-            return f"cannot be recorded ({error})"
+            return f"cannot be recorded ({_cause(error)})"
+        if not apart <= TOLERANCE:
+            return f"is not the same when replayed ({apart:.2g} of the step away)"
         self._replay = replay
         return ""
 
@@ -114,25 +115,32 @@ class Recorded:
             take()
         return self._record(take, static.generator)
 
-    def _agree(self, step: Step, replay: Replay, before: "_State") -> bool:
-        """Tell whether a replayed step goes where an eager one goes; the replayed one counts."""
+    def _apart(self, step: Step, replay: Replay, before: "_State") -> float:
+        """Return how far from an eager step a replayed one ends, as a share; the latter counts."""
         before.restore(self._descent)
         start = _flat(self._descent.model)
         self._descent(step)
         eager = _flat(self._descent.model)
         before.restore(self._descent)
         replay()
-        apart = (_flat(self._descent.model) - eager).norm()
-        return bool(apart <= TOLERANCE * (eager - start).norm())
+        apart, length = (_flat(self._descent.model) - eager).norm(), (eager - start).norm()
+        return float(apart / length) if apart else 0.0
 
     def _eagerly(self, step: Step, before: "_State", why: str) -> Tensor:
+        told = " ".join(why.split())[:200]
+        warnings.warn(f"this training step {told}; it is taken eagerly", stacklevel=3)
         self._terms = torch.zeros(3)
         self._descent.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         before.restore(self._descent)
-        told = " ".join(why.split())[:200]
-        warnings.warn(f"this training step {told}; it is taken eagerly", stacklevel=3)
         return self._descent(step)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error: what a recording raises in its turn says only that it broke off."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class _State(NamedTuple):
@@ -193,8 +201,16 @@ def cuda_graph(take: Callable[[], None], generator: torch.Generator) -> Replay:
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        take()
+    stream = torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            take()
+    except RuntimeError:
+        # where a recording breaks off torch 2.11 stays on its stream, and noise counts as recorded
+        torch.cuda.set_stream(stream)
+        for noise in (generator, _default(stream.device)):
+            noise.graphsafe_set_state(noise.clone_state())
+        raise
     return graph.replay
 
 

@@ -24,6 +24,7 @@ from regbench.errors import UserError, program
 from regbench.gallery import gallery
 from regbench.manifest import Manifest
 from regbench.members import build
+from regbench.memory import fitting
 from regbench.network import laid_out, plain
 from regbench.passes import counting
 from regbench.prepare import Split
@@ -32,6 +33,9 @@ from regbench.sizes import size
 
 SECONDS = 1.0
 """How long a network's rate is measured."""
+
+AT_ONCE = {"cpu": 32, "cuda": 256}
+"""Images whose gradient is timed: on a GPU so many that it is not launching that takes the time."""
 
 LONG = 86_400
 """Seconds from which on a run on a CPU is worth a second thought."""
@@ -159,10 +163,14 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
         model(torch.rand(count, *like.shape))
     flop = counter.get_total_flops() / count
     model = laid_out(model, device)
-    x = torch.rand(8 * count, *like.shape, device=device)
-    y = torch.zeros(len(x), dtype=torch.int64, device=device)
-    per_image = _seconds(model, x, y) / len(x)
-    return Rate(flop, 2 * flop / per_image)
+
+    def per_image(count: int) -> float:
+        x = torch.rand(count, *like.shape, device=device)
+        y = torch.zeros(count, dtype=torch.int64, device=device)
+        return _seconds(model, x, y) / count
+
+    seconds, _ = fitting(per_image, AT_ONCE[device.type])
+    return Rate(flop, 2 * flop / seconds)
 
 
 def _seconds(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:

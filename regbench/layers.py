@@ -223,6 +223,9 @@ def _product(a: Tensor, b: Tensor, packed: Tensor | None = None) -> Tensor:
     """A Bᵀ; where it is to be differentiated once more, by an operation that can be."""
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return F.linear(a, b)
+    if len(a) == 1 and packed is None:
+        # MKL reads the weights as they lie, where oneDNN turns them round for a single row
+        return F.linear(a, b)
     return _by_onednn(a, b if packed is None else packed)
 
 

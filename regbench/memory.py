@@ -11,6 +11,17 @@ import torch
 
 Done = TypeVar("Done")
 
+EXHAUSTED = (
+    "allocate memory", "not enough memory", "CUDA error: out of memory",
+    "driver error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute",
+)  # fmt: skip
+"""Words of errors that are no `torch.OutOfMemoryError`: of the CPU's allocator, cuBLAS, cuDNN.
+
+The last three are what libraries say on a GPU that is full when they begin.
+"""
+
 
 class DoesNotFitError(Exception):
     """Not even one image at a time fits in memory."""
@@ -47,9 +58,7 @@ def exhausted(error: BaseException) -> bool:
     """Tell whether `error` says that memory does not suffice, the GPU's or the machine's."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # the CPU's allocator and cuBLAS have no error of their own
-    words = ("allocate memory", "not enough memory", "ALLOC_FAILED", "CUDA error: out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in EXHAUSTED)
 
 
 def peak(device: torch.device) -> dict[str, int]:

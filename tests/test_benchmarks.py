@@ -12,13 +12,10 @@ import torch
 from torch.profiler import record_function
 
 from regbench.cards import DataCard, RunCard
-from regbench.members import build
 from regbench.prepare import open_data, prepare
-from regbench.step import Step
 from regbench.train import run
 
 ROOT = Path(__file__).parents[1]
-PLAIN = ("natural", "fgsm_at", "sat_r1", "sat_r2", "sat_r3", "pgd_at", "trades")
 
 HIDDEN = """
 import sys
@@ -70,25 +67,6 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("method", PLAIN)
-def test_the_plain_structure_computes_what_ours_does(modules, method):
-    plain, worker = modules("plain"), modules("worker")
-    torch.manual_seed(0)
-    x, y = torch.rand(3, 1, 28, 28, dtype=torch.float64), torch.tensor([3, 1, 4])
-    model = plain.lenet_plus().double()
-    weights = list(model.parameters())
-    loss = build(f"regbench.regularizers.{method}", worker.HYPERPARAMETERS[method])
-    told = []
-    for take in (
-        lambda: plain.LOSSES[method](model, x, y),
-        lambda: loss(Step(model, x, y, plain.EPSILON, torch.default_generator)).total,
-    ):
-        torch.manual_seed(1)  # the same noise
-        value = take()
-        told.append([value, *torch.autograd.grad(value, weights)])
-    torch.testing.assert_close(*told, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.long
 def test_scaling_measures_each_size_and_method(tmp_path):
     _, told = benchmark(
@@ -112,6 +90,21 @@ def test_a_ratio_of_steps_is_of_pairs(modules):
         for seconds in (3.0, 2.0)
     )
     assert one.over(other) == pytest.approx(1.5)
+
+
+def test_a_profiler_that_sees_no_launch_says_so(modules, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is no CUDA to be profiled
+        with pytest.raises(RuntimeError, match="CUPTI"):
+            modules("launches").launches(lambda: None)
+
+
+def test_mps_that_does_not_start_leaves_its_points_out(modules, monkeypatch):
+    mps, worker = modules("mps"), modules("worker")
+    monkeypatch.setattr(mps, "CONTROL", "false")
+    with pytest.raises(worker.NotMeasuredError, match="does not start"), mps.service():
+        pytest.fail("it has started")
 
 
 def test_mps_without_cuda_is_one_line(tmp_path):

@@ -6,12 +6,14 @@ graph; buffers, restoring, checking and falling back are the real ones.
 
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from regbench import descent as descent_module
 from regbench import members
 from regbench.ascent import cross_entropy
 from regbench.descent import Descent, Recorded, cuda_graph
@@ -180,13 +182,25 @@ def impossible(take: Callable[[], None], generator: torch.Generator) -> Callable
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
+def broken_off(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    """As `torch.cuda.graph`, which raises an error of its own when it is left."""
+    try:
+        impossible(take, generator)
+    finally:
+        raise RuntimeError("the recording broke off because of a previous error")
+
+
 def forgetful(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
     return lambda: None
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
-    [(impossible, "cannot be recorded"), (forgetful, "is not the same when replayed")],
+    [
+        (impossible, "cannot be recorded"),
+        (broken_off, r"cannot be recorded \(operation not permitted when stream is capturing\)"),
+        (forgetful, r"is not the same when replayed \(1 of the step away\)"),
+    ],
 )
 def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
     loss = SATR2(weight=1.0, alpha=0.05, projected=False)  # draws noise
@@ -198,9 +212,49 @@ def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
         assert one.equal(other)
 
 
+def test_what_a_recording_that_breaks_off_leaves_behind_is_undone(monkeypatch):
+    class Noise:
+        """A generator of CUDA, as far as a recording asks."""
+
+        recorded = True
+
+        def clone_state(self) -> str:
+            return "the same, not recorded"
+
+        def graphsafe_set_state(self, state: str) -> None:
+            self.recorded = state != "the same, not recorded"
+
+    class Graph:
+        def register_generator_state(self, generator: object) -> None: ...
+
+    @contextmanager
+    def graph(_: Graph) -> Iterator[None]:
+        stream[:] = ["the recording's"]
+        yield
+
+    def refused() -> None:
+        if stream != ["usual"]:
+            raise RuntimeError("no")
+
+    stream, own, default = ["usual"], Noise(), Noise()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: torch.Stream("cpu"))
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda _: stream.__setitem__(0, "usual"))
+    monkeypatch.setattr(descent_module, "_never_waiting", nullcontext)
+    monkeypatch.setattr(descent_module, "_default", lambda _: default)
+    with pytest.raises(RuntimeError, match="no"):
+        cuda_graph(refused, own)
+    assert stream == ["usual"]
+    assert not own.recorded
+    assert not default.recorded
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("name", members.names("regularizers"))
-def test_a_cuda_graph_takes_the_eager_steps(name, small_loss):
+def test_a_cuda_graph_takes_the_eager_steps(name, small_loss, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     loss = small_loss(name)
     results = []
     for record in (None, cuda_graph):
@@ -219,10 +273,11 @@ def test_a_cuda_graph_takes_the_eager_steps(name, small_loss):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_on_a_gpu_a_loss_that_waits_for_it_is_taken_eagerly():
+@pytest.mark.parametrize("wait", [lambda z: z.sum().item(), lambda _: torch.cuda.synchronize()])
+def test_on_a_gpu_a_loss_that_waits_for_it_is_taken_eagerly(wait):
     def waiting(step: Step) -> Objective:
         z = step.logits(step.x + step.uniform(0.1))
-        cross_entropy(z, step.y).item()
+        wait(z)
         return Objective(cross_entropy(z, step.y), z.sum() * 0)
 
     results = []
