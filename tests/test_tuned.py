@@ -169,7 +169,7 @@ def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
     crafted = len(leader.gradients)
     assert len(follower.gradients) == crafted
     several = sum(len(gradient) > 1 for gradient in leader.gradients)
-    # forward, and back to the input but of one row; once at least forward, back to input and weights
+    # forward, and back to the input if not of one row; once at least to input and weights too
     assert heard.count["_linear_pointwise"] >= crafted + several + 3
 
 
