@@ -35,7 +35,7 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     figure, row = side_by_side(len(panels))
     for axes, ((name, family), part) in zip(row, panels, strict=True):
         _draw(axes, part, shown(swept))
-        axes.set_title(f"{name}: {family}", fontsize="medium")
+        axes.set_title(f"{name}: {family}\nn = {part['n'].max()}", fontsize="medium")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
