@@ -120,7 +120,8 @@ def _beside(one: Attacked, own: Attacked | None) -> Iterator[dict[str, object]]:
     correct, gain = one.verdicts["correct"], nan
     if own is not None:
         theirs, ours = both(one, own, "correct")
-        gain = ours.mean() - theirs.mean() if _steps(own) >= _steps(one) else nan
+        taken = int(ours.sum()) - int(theirs.sum())  # counted, as the panel does
+        gain = taken / len(ours) if _steps(own) >= _steps(one) else nan
         like = {"source": OWN, "attack": own.label, "n": len(ours), "accuracy": ours.mean()}
         yield {**like, "gain": nan}
     told = {"source": one.source, "attack": one.label, "n": len(correct), "gain": gain}
