@@ -127,6 +127,7 @@ class Recorded:
         return float(apart / length) if apart else 0.0
 
     def _eagerly(self, step: Step, before: "_State", why: str) -> Tensor:
+        # before anything else can fail, and nobody learns why
         told = " ".join(why.split())[:200]
         warnings.warn(f"this training step {told}; it is taken eagerly", stacklevel=3)
         self._terms = torch.zeros(3)
@@ -137,8 +138,8 @@ class Recorded:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The first error: what a recording raises in its turn says only that it broke off."""
-    while error.__context__ is not None:
+    """The first error of torch's: what follows it says only that the recording broke off."""
+    while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return error
 

@@ -35,7 +35,7 @@ SECONDS = 1.0
 """How long a network's rate is measured."""
 
 AT_ONCE = {"cpu": 32, "cuda": 256}
-"""Images whose gradient is timed: on a GPU so many that it is not launching that takes the time."""
+"""Images whose gradient is timed, fewer if they do not fit: on a GPU many, as launching costs."""
 
 LONG = 86_400
 """Seconds from which on a run on a CPU is worth a second thought."""
@@ -164,10 +164,10 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
     flop = counter.get_total_flops() / count
     model = laid_out(model, device)
 
-    def per_image(count: int) -> float:
-        x = torch.rand(count, *like.shape, device=device)
-        y = torch.zeros(count, dtype=torch.int64, device=device)
-        return _seconds(model, x, y) / count
+    def per_image(images: int) -> float:
+        x = torch.rand(images, *like.shape, device=device)
+        y = torch.zeros(images, dtype=torch.int64, device=device)
+        return _seconds(model, x, y) / images
 
     seconds, _ = fitting(per_image, AT_ONCE[device.type])
     return Rate(flop, 2 * flop / seconds)

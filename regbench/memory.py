@@ -14,13 +14,17 @@ Done = TypeVar("Done")
 EXHAUSTED = (
     "allocate memory", "not enough memory", "CUDA error: out of memory",
     "driver error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",
+)  # fmt: skip
+"""Words of errors that are no `torch.OutOfMemoryError`: of the CPU's allocator, cuBLAS, cuDNN."""
+
+AMBIGUOUS = (
     "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED",
     "unable to find an engine to execute",
 )  # fmt: skip
-"""Words of errors that are no `torch.OutOfMemoryError`: of the CPU's allocator, cuBLAS, cuDNN.
+"""What these libraries say on a full GPU, and of other faults too."""
 
-The last three are what libraries say on a GPU that is full when they begin.
-"""
+FULL = 2**28
+"""Bytes free on a GPU below which it counts as full."""
 
 
 class DoesNotFitError(Exception):
@@ -58,7 +62,16 @@ def exhausted(error: BaseException) -> bool:
     """Tell whether `error` says that memory does not suffice, the GPU's or the machine's."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in EXHAUSTED)
+    if not isinstance(error, RuntimeError):
+        return False
+    told = str(error)
+    return any(word in told for word in EXHAUSTED) or (
+        any(word in told for word in AMBIGUOUS) and _gpu_is_full()
+    )
+
+
+def _gpu_is_full() -> bool:
+    return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < FULL
 
 
 def peak(device: torch.device) -> dict[str, int]:

@@ -35,10 +35,11 @@ from regbench.tables import Gap, options
 
 
 class Figure(NamedTuple):
-    """A figure: its name, what it shows in one line, its PNG as a data URI."""
+    """A figure: its name, what it shows in one line, how to read it, its PNG as a data URI."""
 
     name: str
     caption: str
+    reading: str
     uri: str
 
 
@@ -128,12 +129,12 @@ def _day_of(commit: str) -> str:
 
 def _figures(folder: Path) -> list[Figure]:
     return [
-        Figure(path.stem, _caption(path.stem), _uri("image/png", path.read_bytes()))
+        Figure(path.stem, *_words(path.stem), _uri("image/png", path.read_bytes()))
         for path in sorted(folder.glob("*.png"))
     ]
 
 
-def _caption(name: str) -> str:
+def _words(name: str) -> tuple[str, str]:
     """Return what a figure asks and how to read it, from the docstrings of what draws it.
 
     The first line of the module's, and all but the first paragraph of the function's.
@@ -141,11 +142,10 @@ def _caption(name: str) -> str:
     try:
         tree = ast.parse(source(f"regbench.figures.{name}").read_text(encoding="utf-8"))
     except UserError:
-        return name.replace("_", " ")
-    asked = (ast.get_docstring(tree) or name).partition("\n")[0]
+        return name.replace("_", " "), ""
     drawn = (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
     read = [(ast.get_docstring(one) or "").partition("\n\n")[2] for one in drawn]
-    return " ".join(" ".join([asked, *read]).split())
+    return (ast.get_docstring(tree) or name).partition("\n")[0], " ".join(" ".join(read).split())
 
 
 def _uri(kind: str, content: bytes) -> str:

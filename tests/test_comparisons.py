@@ -134,8 +134,8 @@ def test_where_seeds_differ_the_interval_is_students():
     scores = np.stack([np.arange(100_000) < 100_000 * one for one in accuracies], 1).astype(int)
     about = interval(scores, lowest=0)
     half = t.ppf(0.975, 2) * np.std(accuracies, ddof=1) / math.sqrt(3)
-    assert about.low == pytest.approx(0.56 - half, abs=0.03 * half)
-    assert about.high == pytest.approx(0.56 + half, abs=0.03 * half)
+    assert about.low == pytest.approx(0.56 - half, abs=0.01 * half)
+    assert about.high == pytest.approx(0.56 + half, abs=0.01 * half)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.05])

@@ -227,26 +227,30 @@ def test_what_a_recording_that_breaks_off_leaves_behind_is_undone(monkeypatch):
     class Graph:
         def register_generator_state(self, generator: object) -> None: ...
 
+    class Stream:
+        device = torch.device("cuda", 0)
+
     @contextmanager
     def graph(_: Graph) -> Iterator[None]:
-        stream[:] = ["the recording's"]
+        streams.append(Stream())  # and stays there
         yield
 
     def refused() -> None:
-        if stream != ["usual"]:
+        if streams[-1] is not usual:
             raise RuntimeError("no")
 
-    stream, own, default = ["usual"], Noise(), Noise()
+    usual = Stream()
+    streams, own, default = [usual], Noise(), Noise()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: torch.Stream("cpu"))
-    monkeypatch.setattr(torch.cuda, "set_stream", lambda _: stream.__setitem__(0, "usual"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     monkeypatch.setattr(descent_module, "_never_waiting", nullcontext)
     monkeypatch.setattr(descent_module, "_default", lambda _: default)
     with pytest.raises(RuntimeError, match="no"):
         cuda_graph(refused, own)
-    assert stream == ["usual"]
+    assert streams[-1] is usual
     assert not own.recorded
     assert not default.recorded
 

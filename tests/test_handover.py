@@ -169,6 +169,18 @@ def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
     assert 1e8 < rate.per_second < 1e13
 
 
+def test_the_rate_is_of_as_many_images_as_fit(monkeypatch):
+    def seconds(model, x, y):
+        if len(x) > 8:
+            raise MemoryError
+        return len(x) / 100
+
+    monkeypatch.setattr(forecast, "_seconds", seconds)
+    card = run_card(DIGITS, "small_cnn", width=3)
+    rate = forecast.rate(card.model.text(), card.data.text(), torch.device("cpu"))
+    assert rate.per_second == pytest.approx(2 * rate.flop * 100)
+
+
 def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     monkeypatch.setattr(forecast, "rate", lambda *_: forecast.Rate(100.0, 1000.0))
     card = run_card(MNIST, "lenet_plus")

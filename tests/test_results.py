@@ -623,11 +623,17 @@ def test_each_figure_draws_every_method(rows, name):
     plt.close(figure)
 
 
-@pytest.mark.parametrize("name", ["accuracy_per_attack", "learning_curves", "loss_along_fgsm"])
+LEGENDS = (
+    "accuracy_per_attack", "learning_curves", "loss_along_fgsm", "properties_during_training",
+    "accuracy_over_sweeps",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEGENDS)
 def test_a_figure_names_no_method_that_has_no_rows(rows, name):
     mpl.use("Agg")
     look()
-    kept = (part if part is None else part[part["method"] == METHODS[1]] for part in rows)
+    kept = (part if part is None else part[part["method"] == METHODS[1]] for part in whole(rows))
     figure = members.load(f"regbench.figures.{name}")(Rows(*kept))
     named = [
         text.get_text()

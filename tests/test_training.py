@@ -10,6 +10,7 @@ from torch import nn
 from regbench import training
 from regbench.cards import RunCard, TrainingCard
 from regbench.grid import PAPER_TRAINING
+from regbench.memory import AMBIGUOUS, FULL, exhausted
 from regbench.prepare import Split
 from regbench.properties import losses
 from regbench.regularizers.natural import Natural
@@ -162,7 +163,7 @@ def test_a_loss_that_is_no_number_ends_the_run_as_a_result(card, split):
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
-        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA driver error: out of memory"),
         MemoryError(),
     ],
 )
@@ -177,6 +178,16 @@ def test_memory_that_does_not_suffice_ends_the_run_as_a_result(card, split, erro
     trained = run(card, split, loss)
     assert trained.status == "out of memory in epoch 2, with batches of 8"
     assert trained.best_epoch == len(trained.curve) == 1
+
+
+@pytest.mark.parametrize("word", AMBIGUOUS)
+@pytest.mark.parametrize(("free", "full"), [(FULL - 1, True), (FULL, False)])
+def test_what_may_be_lack_of_memory_is_so_on_a_full_gpu(monkeypatch, word, free, full):
+    assert not exhausted(RuntimeError(word))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**40))
+    assert exhausted(RuntimeError(f"it says: {word}")) is full
+    assert not exhausted(RuntimeError("a mistake"))
 
 
 def test_another_error_is_no_result(card, split):

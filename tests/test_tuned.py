@@ -169,8 +169,19 @@ def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
     crafted = len(leader.gradients)
     assert len(follower.gradients) == crafted
     several = sum(len(gradient) > 1 for gradient in leader.gradients)
-    # forward, and back to the input if not of one row; once at least to input and weights too
+    # forward, and back to the input if not of one row; and once all three, the weights too
     assert heard.count["_linear_pointwise"] >= crafted + several + 3
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
+@pytest.mark.parametrize(("rows", "by_onednn"), [(1, 0), (2, 1)])
+def test_a_single_row_goes_back_by_the_weights_as_they_lie(rows, by_onednn):
+    layer, x = LargeLinear(2048, 512), torch.rand(rows, 2048, requires_grad=True)
+    y = layer(x)
+    with Heard() as heard:
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert heard.count["_linear_pointwise"] == by_onednn
+    torch.testing.assert_close(gradient, layer.weight.detach().sum(0).expand(rows, -1))
 
 
 @pytest.mark.parametrize(

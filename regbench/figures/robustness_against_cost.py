@@ -20,10 +20,9 @@ LINE: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 def robustness_against_cost(rows: Rows) -> Figure:
     """Return robust accuracy under each data set's last white-box attack against passes per image.
 
-    Of a report that is not finished, the last that the most methods were judged by.
-
-    Points are means over seeds, bars one standard deviation. Dashed lines go through PGD-AT: what
-    lies to the left is cheaper, what lies on the line or above is on par.
+    In a report that is not finished: the last attack that the most methods were judged by. Points
+    are means over seeds, bars one standard deviation. Dashed lines go through PGD-AT: what lies to
+    the left is cheaper, what lies on the line or above is on par.
     """
     means = unswept(over_seeds(results(rows)))
     means = widest(means[means["source"].isna()])
