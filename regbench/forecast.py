@@ -155,6 +155,9 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
         network: the text of a model card.
         data: the text of a data card.
         device: where to measure.
+
+    Raises:
+        DoesNotFitError: not even one image's gradient fits in memory.
     """
     like = size(DataCard.read(data))
     model = plain(ModelCard.read(network), like.shape, like.classes).eval().requires_grad_(False)

@@ -29,7 +29,7 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     for name, axes in zip(names, panels.flat, strict=True):
         part = table[table["task"] == name]
         common = {
-            "data": part.assign(label=labels(part).astype(str)),
+            "data": part.astype({"method": str}).assign(label=labels(part).astype(str)),
             "x": "label", "y": "accuracy (%)", "hue": "method", "hue_order": methods, "ax": axes,
         }  # fmt: skip
         sns.barplot(
