@@ -9,8 +9,8 @@ from regbench.rows import Rows, labels, results, unswept
 
 __all__ = ["accuracy_per_attack"]
 
-MANY = 6
-"""Attacks whose labels still stand side by side."""
+ROOM = 80
+"""Letters that stand side by side below a panel, if every label is as long as the longest."""
 
 
 def accuracy_per_attack(rows: Rows) -> Figure:
@@ -28,8 +28,9 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     figure, panels = plt.subplots(len(names), figsize=size, squeeze=False, layout="constrained")
     for name, axes in zip(names, panels.flat, strict=True):
         part = table[table["task"] == name]
+        part = part.assign(label=labels(part).astype(str))
         common = {
-            "data": part.astype({"method": str}).assign(label=labels(part).astype(str)),
+            "data": part.astype({"method": str}),
             "x": "label", "y": "accuracy (%)", "hue": "method", "hue_order": methods, "ax": axes,
         }  # fmt: skip
         sns.barplot(
@@ -39,7 +40,7 @@ def accuracy_per_attack(rows: Rows) -> Figure:
         black = dict.fromkeys(methods, "black")
         sns.stripplot(**common, dodge=True, palette=black, size=2.5, jitter=False, legend=False)
         axes.set(title=name, xlabel="", ylim=(0, 100))
-        if attacks > MANY:
+        if attacks * max(map(len, part["label"])) > ROOM:
             plt.setp(axes.get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
         axes.get_legend().remove()
     legend(figure, *handles)
