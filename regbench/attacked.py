@@ -76,6 +76,13 @@ def meet(one: Attacked, other: Attacked) -> bool:
     return not one.verdicts.index.intersection(other.verdicts.index).empty
 
 
+def ahead(one: Attacked, other: Attacked) -> float:
+    """Return by how much more withstand `one` than `other`, a share of the images that both saw."""
+    mine, theirs = both(one, other, "correct")
+    # counted before it is divided: 20 of 200 is 0.1, however many withstand each
+    return (int(mine.sum()) - int(theirs.sum())) / len(mine)
+
+
 def both(one: Attacked, other: Attacked, column: str) -> tuple[pd.Series, pd.Series]:
     """Return a column of both attacks' verdicts, on the images that both saw."""
     mine, others = one.verdicts[column].align(other.verdicts[column], join="inner")

@@ -9,7 +9,17 @@ from math import nan, sqrt
 import numpy as np
 import pandas as pd
 
-from regbench.attacked import AUTOATTACK, CLEAN, TOLERANCE, Attacked, Run, both, meet, white_box
+from regbench.attacked import (
+    AUTOATTACK,
+    CLEAN,
+    TOLERANCE,
+    Attacked,
+    Run,
+    ahead,
+    both,
+    meet,
+    white_box,
+)
 from regbench.doubts import HUGE
 
 FGSM = "regbench.attacks.fgsm"
@@ -89,11 +99,7 @@ def lead(one: Attacked | None, others: list[Attacked]) -> float:
     """Return by how much more withstand `one` than the strongest of `others`, on shared images."""
     if one is None:
         return nan
-    leads = []
-    for mine, theirs in (both(one, other, "correct") for other in others if meet(one, other)):
-        # counted before it is divided: 20 of 200 is 0.1, however many withstand each
-        leads.append((int(mine.sum()) - int(theirs.sum())) / len(mine))
-    return max(leads, default=nan)
+    return max((ahead(one, other) for other in others if meet(one, other)), default=nan)
 
 
 def share(one: Attacked | None, whole: Attacked | None) -> float:

@@ -5,6 +5,7 @@ every figure of an experiment.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -47,6 +48,15 @@ def shown(table: pd.DataFrame) -> list[str]:
     """Return the methods that have rows, in their order: all that a legend names."""
     there = set(table["method"])
     return [name for name in table["method"].cat.categories if name in there]
+
+
+def styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return how each method that has rows is drawn, by its place among all: colour and marker."""
+    every = table["method"].cat.categories
+    tint, shape = colours(every), markers(every)
+    return {
+        name: {"color": tint[name], "marker": shape[name], "label": name} for name in shown(table)
+    }
 
 
 def task(table: pd.DataFrame) -> pd.Series:

@@ -1,18 +1,12 @@
 """How accuracy falls as an attack grows: over its radius ε, over its steps, over any parameter."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regbench.figures import (
-    colours,
-    legend,
-    markers,
-    nothing_to_show,
-    shown,
-    side_by_side,
-    task,
-)
+from regbench.figures import legend, nothing_to_show, side_by_side, styles, task
 from regbench.rows import Rows, over_seeds, results
 from regbench.suites import SYMBOLS
 
@@ -34,20 +28,18 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     panels = list(swept.assign(task=task(swept)).groupby(["task", "family"], sort=False))
     figure, row = side_by_side(len(panels))
     for axes, ((name, family), part) in zip(row, panels, strict=True):
-        _draw(axes, part, shown(swept))
+        _draw(axes, part, styles(swept))
         axes.set_title(f"{name}: {family}\nn = {part['n'].max()}", fontsize="medium")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame, methods: list[str]) -> None:
-    every = part["method"].cat.categories
-    tint, shape = colours(every), markers(every)
-    for method in methods:
+def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> None:
+    for method, style in drawn.items():
         curve = part[part["method"] == method].sort_values("value")
         axes.errorbar(
             curve["value"], 100 * curve["mean"], yerr=100 * curve["sd"].fillna(0),
-            color=tint[method], marker=shape[method], markersize=5, capsize=2, label=method,
+            markersize=5, capsize=2, **style,
         )  # fmt: skip
     parameter = part["sweep"].iloc[0]
     if parameter != "epsilon":

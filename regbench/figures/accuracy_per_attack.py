@@ -21,7 +21,7 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     table = unswept(results(rows)).sort_values("attack")
     table["accuracy (%)"] = 100 * table["accuracy"]
     table["task"] = task(table)
-    methods, tint = shown(table), colours(table["method"].cat.categories)
+    methods, palette = shown(table), colours(table["method"].cat.categories)
     names = table["task"].unique()
     attacks = table.groupby("task")["label"].nunique().max()
     size = (max(7, 2.5 + 0.8 * attacks), 3 * len(names))
@@ -33,9 +33,7 @@ def accuracy_per_attack(rows: Rows) -> Figure:
             "data": part.astype({"method": str}),
             "x": "label", "y": "accuracy (%)", "hue": "method", "hue_order": methods, "ax": axes,
         }  # fmt: skip
-        sns.barplot(
-            **common, errorbar=None, saturation=1, palette={one: tint[one] for one in methods}
-        )
+        sns.barplot(**common, errorbar=None, saturation=1, palette=palette)
         handles = axes.get_legend_handles_labels()
         black = dict.fromkeys(methods, "black")
         sns.stripplot(**common, dodge=True, palette=black, size=2.5, jitter=False, legend=False)

@@ -1,20 +1,13 @@
 """Does the loss rise in the direction in which FGSM looks for it? A dip before ε is masking."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from regbench.figures import (
-    PLAIN,
-    colours,
-    legend,
-    markers,
-    nothing_to_show,
-    shown,
-    side_by_side,
-    task,
-)
+from regbench.figures import PLAIN, legend, nothing_to_show, side_by_side, styles, task
 from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
@@ -34,23 +27,20 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     panels = list(table.assign(task=task(table)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
-        _draw(axes, part, shown(table))
+        _draw(axes, part, styles(table))
         axes.set(title=name, xlabel="radius along FGSM's direction")
     row[0].set_ylabel("mean cross entropy (nats)")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
 
-def _draw(axes: Axes, part: pd.DataFrame, methods: list[str]) -> None:
-    every = part["method"].cat.categories
-    tint, shape = colours(every), markers(every)
-    for method in methods:
+def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> None:
+    for method, style in drawn.items():
         seeds = part[part["method"] == method].groupby("along")["value"]
         mean = seeds.mean()
         reach = [mean - seeds.min(), seeds.max() - mean]
         axes.errorbar(
-            mean.index, mean, yerr=reach, color=tint[method], marker=shape[method],
-            markersize=4.5, capsize=2, label=method,
+            mean.index, mean, yerr=reach, markersize=4.5, capsize=2, **style
         )  # fmt: skip
     epsilon = part["along"].max() / 2
     axes.axvline(epsilon, color="0.4", linestyle=":", zorder=0)

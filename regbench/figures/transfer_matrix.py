@@ -15,6 +15,7 @@ from regbench.attacked import (
     CLEAN,
     Attacked,
     Run,
+    ahead,
     attacks_of,
     both,
     meet,
@@ -119,9 +120,8 @@ def _cells(rows: Rows) -> Iterator[dict[str, object]]:
 def _beside(one: Attacked, own: Attacked | None) -> Iterator[dict[str, object]]:
     correct, gain = one.verdicts["correct"], nan
     if own is not None:
-        theirs, ours = both(one, own, "correct")
-        taken = int(ours.sum()) - int(theirs.sum())  # counted, as the panel does
-        gain = taken / len(ours) if _steps(own) >= _steps(one) else nan
+        ours, _ = both(own, one, "correct")
+        gain = ahead(own, one) if _steps(own) >= _steps(one) else nan
         like = {"source": OWN, "attack": own.label, "n": len(ours), "accuracy": ours.mean()}
         yield {**like, "gain": nan}
     told = {"source": one.source, "attack": one.label, "n": len(correct), "gain": gain}
