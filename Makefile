@@ -29,7 +29,7 @@ figures: .venv/installed  ## redraw tables and figures of EXPERIMENT from its st
 
 test: .venv/developing  ## all that CI runs
 	$(MAKE) check
-	$(BIN)/python -m pytest -m "not long" -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: .venv/developing  ## format, lint, types
 	$(BIN)/ruff check .
