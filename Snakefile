@@ -40,7 +40,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        bench.files,
+        bench.files(),
         TABLES,
         FIGURES,
         PAGE,

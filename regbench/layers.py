@@ -180,16 +180,8 @@ class LargeLinear(nn.Linear):
         """Return x Wᵀ + b, x being (m, n)."""
         if not _onednn_takes(x, self.weight):
             return super().forward(x)
-        y: Tensor
-        if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
-            back = None
-            y = _ToWeights.apply(x.detach(), self.weight, self.bias)
-        else:
-            packed = self._packed()
-            back = packed.back
-            y = _by_onednn(x.detach(), packed.there, self.bias)
-        z: Tensor = _ToInput.apply(y, x, self.weight, back) if x.requires_grad else y
-        return z
+        trained = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        return _linear(x, self.weight, self.bias, None if trained else self._packed())
 
     def _packed(self) -> _Packed:
         weight = self.weight.detach()
@@ -200,6 +192,25 @@ class LargeLinear(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: not the packed weights, which cannot be copied."""
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b as a `LargeLinear` would, or as PyTorch does where that is no faster."""
+    if weight.numel() < LARGE or not _onednn_takes(x, weight):
+        return F.linear(x, weight, bias)
+    return _linear(x, weight, bias)
+
+
+def _linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: _Packed | None = None
+) -> Tensor:
+    y: Tensor
+    if packed is None:
+        y = _ToWeights.apply(x.detach(), weight, bias)
+    else:
+        y = _by_onednn(x.detach(), packed.there, bias)
+    z: Tensor = _ToInput.apply(y, x, weight, packed and packed.back) if x.requires_grad else y
+    return z
 
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:

@@ -102,3 +102,11 @@ class Manifest(Card):
     attacks: dict[str, tuple[AttackEntry, ...]]
     suites: dict[str, SuiteCard]
     diagnoses: dict[str, DiagnosisCard]
+
+    def judged(self, run: Run) -> dict[str, str]:
+        """Return where a cell's verdicts lie, by the key of each suite's card."""
+        return {self.suites[path].key: path for path in run.verdicts.values()}
+
+    def diagnosed(self, run: Run) -> str | None:
+        """Return the key of the card of a cell's diagnosis, if one is asked for."""
+        return self.diagnoses[run.diagnosis].key if run.diagnosis else None

@@ -1,9 +1,16 @@
 """The precision that a network is trained in: part of the card, since it is part of the result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from regbench.layers import linear
 
 Precision = Callable[[torch.device], AbstractContextManager[object]]
 
@@ -32,9 +39,57 @@ def bf16(device: torch.device) -> AbstractContextManager[object]:
     """Convolutions and matrix products in bfloat16; weights, losses and the first layer float32.
 
     bfloat16 has the range of float32, so no gradient underflows to 0; float16, which does that
-    to most input gradients unless the loss is scaled, is not offered.
+    to most input gradients unless the loss is scaled, is not offered. A CPU without instructions
+    for it computes the same from operands rounded to bfloat16, instead of one number at a time.
     """
+    if device.type == "cpu" and not _has_bf16():
+        return _rounded()
     return torch.autocast(device.type, torch.bfloat16)
 
+
+def _has_bf16() -> bool:
+    """Tell whether oneDNN computes in bfloat16 on this CPU; without AVX-512, say, it does not."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def _rounded() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16), _Rounding():
+        yield
+
+
+class _Rounding(TorchFunctionMode):
+    """Products that autocast would take in bfloat16, in float32 on rounded operands.
+
+    That is what instructions for bfloat16 do, which sum in float32 too, and the way back likewise:
+    the gradient of rounding is rounded.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return what `func` returns, if it is a product rounded to bfloat16."""
+        if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            product = linear if func is F.linear else func
+            rounded, named = tree_map_only(Tensor, _round, (args, kwargs or {}))
+            return product(*rounded, **named).bfloat16()
+
+
+def _round(x: Tensor) -> Tensor:
+    return x.bfloat16().float() if x.is_floating_point() else x
+
+
+PRODUCTS = {
+    F.linear, torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d,
+    torch.conv_transpose2d, torch.conv_transpose3d, torch.matmul, torch.mm, torch.bmm, torch.addmm,
+    torch.baddbmm, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm,
+}  # fmt: skip
+"""What autocast takes in bfloat16 on a CPU, as far as networks are made of it."""
 
 PRECISIONS: dict[str, Precision] = {"fp32": fp32, "tf32": tf32, "bf16": bf16}

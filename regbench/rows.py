@@ -135,7 +135,12 @@ def results(rows: Rows) -> pd.DataFrame:
     told = rows.evaluations.rename(columns={"seconds": "attack_seconds", "status": "attack_status"})
     runs = rows.runs.assign(cost=passes(rows.runs))
     of_run = runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
-    table = table.merge(told.drop(columns="suite"), "right", on=keys, validate="1:1")
+    table = table.merge(
+        told.drop(columns=["suite", "suite_card"], errors="ignore"),
+        "right",
+        on=keys,
+        validate="1:1",
+    )
     table = table.fillna({"n": 0, "correct": 0}).astype({"n": int, "correct": int})
     table = table.sort_values(keys).merge(of_run, on=keys[:-1], validate="m:1")
     first = [*keys, "label", "epsilon", "split", "checkpoint"]

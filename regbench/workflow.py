@@ -247,27 +247,30 @@ class Bench:
         return str(path)
 
     @property
-    def files(self) -> list[str]:
-        """Every file that a training or an attack leaves for the collecting stages."""
-        leaves = [
-            f"{run.folder}/{name}"
-            for run in self.manifest.runs
-            for name in ("curve.csv", "run.json")
+    def regularizers(self) -> list[str]:
+        """The regularizers that the config chooses."""
+        return list(self.experiment.regularizers)
+
+    def files(self, *regularizers: str) -> list[str]:
+        """Return every file that trainings and attacks leave for the collecting stages.
+
+        Args:
+            regularizers: whose; of all, if none is named.
+        """
+        runs = [
+            run for run in self.manifest.runs if not regularizers or run.regularizer in regularizers
         ]
-        judged = [path for run in self.manifest.runs for path in run.verdicts.values()]
-        return leaves + judged + self._examined
+        trained = [f"{run.folder}/{name}" for run in runs for name in ("curve.csv", "run.json")]
+        judged = [path for run in runs for path in run.verdicts.values()]
+        # what the diagnosis of each run leaves
+        examined = [path for run in runs for path in (run.diagnosis, run.gallery) if path]
+        return trained + judged + examined
 
     @property
     def rows(self) -> list[str]:
         """The tables that regbench.collect writes."""
         always = ["verdicts", "evaluations", "runs", "curves"]
         return always + ["diagnostics", "gallery"] * bool(self.manifest.diagnoses)
-
-    @property
-    def _examined(self) -> list[str]:
-        """What the diagnosis of each run leaves."""
-        told = [path for run in self.manifest.runs for path in (run.diagnosis, run.gallery)]
-        return [path for path in told if path]
 
     @cached_property
     def _runs(self) -> dict[str, Run]:

@@ -6,7 +6,7 @@ ROWS = expand(f"{REPORTS}/{{rows}}.parquet", rows=bench.rows)
 
 rule collect:
     input:
-        bench.files,
+        bench.files(),
     output:
         ROWS,
     log:
@@ -18,3 +18,14 @@ rule collect:
         code=bench.code("regbench.collect"),
     shell:
         "python -m regbench.collect {params.manifest:q} --out {params.folder:q} > {log:q} 2>&1"
+
+
+# One method alone, which report_figures then puts beside what the report holds already.
+for regularizer in bench.regularizers:
+
+    rule:
+        name:
+            f"only_{regularizer}"
+        input:
+            bench.files(regularizer),
+        localrule: True

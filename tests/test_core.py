@@ -322,6 +322,62 @@ def test_every_loss_trains_in_bf16_and_reaches_every_weight(name, lenet, small_l
         assert cosine > 0.9
 
 
+def test_a_cpu_without_bf16_trains_the_same_by_rounding(lenet, monkeypatch):
+    """oneDNN's bf16 is the reference: slow where instructions for it are missing, but there."""
+    model, x, y = lenet
+    found = {}
+    for name, has in (("fp32", True), ("bf16", True), ("bf16", False)):
+        monkeypatch.setattr("regbench.precision._has_bf16", lambda has=has: has)
+        image = x.clone().requires_grad_()
+        with PRECISIONS[name](x.device):
+            loss = cross_entropy(logits(model, image), y)
+        found[name, has] = torch.autograd.grad(loss, [image, *model.parameters()])
+    exact, native, rounded = found.values()
+    for one, other, third in zip(exact, native, rounded, strict=True):
+        assert third.dtype is torch.float32
+        assert (third - other).norm() < 0.25 * (one - other).norm()
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda a, b: a @ b,
+        lambda a, b: a.matmul(b),
+        lambda a, b: a.mm(b),
+        torch.matmul,
+        torch.mm,
+        lambda a, b: F.linear(a, b.t()),
+        lambda a, b: torch.addmm(torch.ones(3), a, b),
+        lambda a, b: torch.bmm(a[None], b[None]),
+        lambda a, b: a[None].bmm(b[None]),
+        lambda a, b: torch.baddbmm(torch.ones(1, 3), a[None], b[None]),
+        lambda a, b: F.conv1d(a[:, :, None], b.t()[:, :, None]),
+        lambda a, b: F.conv3d(a[..., None, None, None], b.t()[..., None, None, None]),
+        lambda a, b: F.conv2d(a[:, :, None, None], b.t()[:, :, None, None]),
+        lambda a, b: F.conv_transpose2d(a[:, :, None, None], b[:, :, None, None]),
+    ],
+)
+def test_rounding_takes_the_products_that_autocast_takes(product, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    a, b = torch.randn(4, 8, generator=generator), torch.randn(8, 3, generator=generator)
+    found = []
+    for has in (True, False):
+        monkeypatch.setattr("regbench.precision._has_bf16", lambda has=has: has)
+        with PRECISIONS["bf16"](a.device):
+            found.append(product(a, b))
+    native, rounded = found
+    assert native.dtype is rounded.dtype is torch.bfloat16
+    torch.testing.assert_close(rounded, native)
+
+
+def test_rounding_heeds_where_autocast_is_off(monkeypatch):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    a = torch.rand(2, 2)
+    with PRECISIONS["bf16"](a.device), torch.autocast("cpu", enabled=False):
+        assert (a @ a).dtype is torch.float32
+    assert (a @ a).dtype is torch.float32
+
+
 def test_tf32_is_off_again_afterwards():
     with PRECISIONS["tf32"](torch.device("cpu")):
         assert torch.backends.cudnn.allow_tf32

@@ -1,0 +1,66 @@
+"""What is known of one training: from its files, or from a report that was stored before."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one suite of attacks left.
+
+    Attributes:
+        verdicts: one row per attack and image.
+        told: one row per attack.
+    """
+
+    verdicts: pd.DataFrame
+    told: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a training and its judges left, without the names that a config has for them.
+
+    Attributes:
+        record: one row, how it was trained.
+        curve: one row per epoch.
+        suites: by the key of the suite's card.
+        diagnosis: the key of its card; none: none was asked for.
+        examined: what it left, tables by name.
+    """
+
+    record: pd.DataFrame
+    curve: pd.DataFrame
+    suites: dict[str, Judged]
+    diagnosis: str | None
+    examined: dict[str, pd.DataFrame]
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the best epoch's."""
+        return str(self.record["weights"].item())
+
+    def of(self, suites: Collection[str], diagnosis: str | None) -> "Known":
+        """Return this without suites and a diagnosis of other keys than these."""
+        return replace(
+            self,
+            suites={key: one for key, one in self.suites.items() if key in suites},
+            examined=self.examined if self.diagnosis == diagnosis else {},
+        )
+
+
+def joined(made: Known | None, before: Known | None) -> Known | None:
+    """Return what is known of a training from its files and from a report together.
+
+    Never verdicts on two networks: where the files' weights are other ones than the report's, the
+    network that more suites have judged, the files' if as many have.
+    """
+    if made is None or before is None:
+        return made or before
+    if made.weights == before.weights:
+        return replace(
+            made, suites=before.suites | made.suites, examined=before.examined | made.examined
+        )
+    return before if len(before.suites) > len(made.suites) else made

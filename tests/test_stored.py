@@ -1,0 +1,179 @@
+"""Tables of what results/ holds and of what a report held before, on cells made up here."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from regbench import collect, stored
+from regbench.configfile import parse
+from regbench.errors import UserError
+from regbench.grid import resolve
+from regbench.manifest import Declared
+from regbench.seals import digest_of, read_table, write_record, write_table
+
+IMAGES = 5
+DECLARED = {
+    name: Declared(name, name, f"regbench.regularizers.{name}:{loss}", {}, lambda h, m: 1)
+    for name, loss in (("natural", "Natural"), ("fgsm_at", "FGSMAT"))
+}
+TABLES = ["verdicts", "evaluations", "runs", "curves", "diagnostics", "gallery"]
+
+
+def manifest(regularizers=("natural", "fgsm_at"), seeds=(0, 1), epsilon=0.1, label="clean"):
+    config = {
+        "experiment": "tiny",
+        "seeds": [*seeds],
+        "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.1},
+        "regularizers": dict.fromkeys(regularizers),
+        "attacks": {
+            "white_box": {"clean": {"label": label}, "fgsm": {"epsilon": epsilon, "label": "FGSM"}},
+            "strong": {"pgd": {"steps": 2, "step_size": 0.1}},
+        },
+        "datasets": {"digits": {"epsilon": 0.1, "validation": 897, "models": {"small_cnn": None}}},
+    }
+    return resolve(parse(config), DECLARED)
+
+
+def make(manifest, *, weights="w", suites=("white_box", "strong"), only=None):
+    """Write the cells; the clean verdicts are right where `weights` is 'w'."""
+    for run in manifest.runs:
+        if only and run.regularizer != only:
+            continue
+        folder = Path(run.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"epoch": [1], "loss": [0.5]}).to_csv(folder / "curve.csv", index=False)
+        files = {"best.safetensors": weights, "curve.csv": digest_of(folder / "curve.csv")}
+        write_record(
+            folder / "run.json",
+            {"card": run.card.key, "status": "ok", "files": files, "cuda": None},
+        )
+        for suite in suites:
+            path = Path(run.verdicts[suite])
+            card = manifest.suites[str(path)]
+            rows = pd.DataFrame(
+                [
+                    {"attack": attack, "image": image, "correct": weights == "w"}
+                    for attack in card.attacks
+                    for image in range(IMAGES)
+                ]
+            ).astype({"attack": "category"})
+            told = {"arguments": {}, "seconds": 1.0, "warnings": [], "batch_size": 5}
+            about = {"card": card.model_dump(), "attacks": dict.fromkeys(card.attacks, told)}
+            write_table(path, pa.Table.from_pandas(rows), about)
+        examined = pa.Table.from_pandas(pd.DataFrame({"quantity": ["x"], "value": [1.0]}))
+        write_table(Path(run.diagnosis), examined, {})
+        write_table(Path(run.gallery), pa.Table.from_pandas(pd.DataFrame({"image": [0]})), {})
+
+
+@pytest.fixture
+def gather(tmp_path, monkeypatch):
+    """Run the stage on a manifest; return the tables that it leaves."""
+    monkeypatch.chdir(tmp_path)
+
+    def gather(manifest):
+        Path("manifest.json").write_text(manifest.text())
+        monkeypatch.setattr(
+            "sys.argv", ["collect", "manifest.json", "--out", "report", "--partial"]
+        )
+        collect.main()
+        return {name: read_table(Path(f"report/{name}.parquet"))[0].to_pandas() for name in TABLES}
+
+    return gather
+
+
+def test_a_clone_without_results_has_the_reports_tables(gather, tmp_path):
+    make(manifest())
+    before = gather(manifest())
+    assert len(before["verdicts"]) == 2 * 2 * 3 * IMAGES
+    shutil.rmtree(tmp_path / "results")
+    for name, table in gather(manifest()).items():
+        pd.testing.assert_frame_equal(table, before[name])
+
+
+def test_a_regularizer_of_ones_own_stands_beside_the_reports(gather, tmp_path):
+    make(manifest(["fgsm_at"]))
+    gather(manifest(["fgsm_at"]))
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), only="natural")
+    tables = gather(manifest())
+    assert list(tables["runs"]["regularizer"]) == ["natural"] * 2 + ["fgsm_at"] * 2
+    for name in TABLES:
+        counts = tables[name].groupby("regularizer", observed=False).size()
+        assert counts["natural"] == counts["fgsm_at"] > 0
+
+
+def test_suites_add_up_where_the_weights_are_the_same(gather, tmp_path):
+    make(manifest(), suites=["strong"])
+    gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), suites=["white_box"])
+    tables = gather(manifest())
+    assert set(tables["evaluations"]["attack"]) == {"clean", "fgsm", "pgd"}
+    assert len(tables["verdicts"]) == 2 * 2 * 3 * IMAGES
+
+
+@pytest.mark.parametrize(
+    ("suites", "kept"), [(["white_box"], "w"), (["white_box", "strong"], "other")]
+)
+def test_verdicts_of_two_networks_are_never_mixed(gather, tmp_path, suites, kept):
+    make(manifest())
+    gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), weights="other", suites=suites)
+    tables = gather(manifest())
+    assert set(tables["runs"]["weights"]) == {kept}
+    assert set(tables["verdicts"]["correct"]) == {kept == "w"}
+    assert len(tables["verdicts"]) == 2 * 2 * 3 * IMAGES
+
+
+def test_rows_go_by_the_names_that_the_config_has_now(gather, tmp_path):
+    make(manifest())
+    gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    labels = gather(manifest(label="unharmed"))["evaluations"]["label"]
+    assert set(labels) == {"unharmed", "FGSM", "pgd"}
+
+
+def test_what_the_config_asks_for_no_more_is_left_out(gather, tmp_path):
+    make(manifest())
+    gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    report = stored.report(Path("report"))
+    fewer_runs = collect.collect(manifest(seeds=[1]), True, report)
+    assert set(fewer_runs["runs"]["seed"]) == {1}
+    other_attack = collect.collect(manifest(epsilon=0.2), True, report)
+    assert set(other_attack["evaluations"]["attack"]) == {"pgd"}
+
+
+def test_a_report_is_never_replaced_by_less(gather, tmp_path, capsys):
+    make(manifest())
+    before = gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    after = gather(manifest(epsilon=0.2))
+    assert "keeping the 60 stored verdicts; of this config are 20" in capsys.readouterr().out
+    for name in TABLES:
+        pd.testing.assert_frame_equal(after[name], before[name])
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("runs", "weights"), ("gallery", "diagnosis_card"), ("evaluations", "suite_card")],
+)
+def test_a_report_that_tells_no_cards_is_kept_but_not_taken_over(gather, tmp_path, table, column):
+    make(manifest())
+    older = gather(manifest())[table].drop(columns=column)
+    write_table(Path(f"report/{table}.parquet"), pa.Table.from_pandas(older), {})
+    assert stored.report(Path("report")) == {}
+    shutil.rmtree(tmp_path / "results")
+    assert column not in gather(manifest())[table]
+
+
+def test_a_damaged_report_is_one_line(gather):
+    make(manifest())
+    gather(manifest())
+    Path("report/verdicts.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"report/verdicts.parquet' is damaged"):
+        stored.report(Path("report"))
