@@ -34,8 +34,8 @@ def collect(
     Args:
         manifest: which cells there are, in the order that tables and figures keep.
         partial: leave out what has not been made yet, instead of refusing.
-        before: what a report holds of trainings, by the keys of their cards; of it, what the
-            manifest asks for and results/ does not hold is taken over.
+        before: what a report holds of trainings, by their folders; of it, what the manifest asks
+            for and results/ does not hold is taken over.
 
     Raises:
         UserError: a cell's file is missing or broken.
@@ -45,7 +45,7 @@ def collect(
         "gallery": [],
     }  # fmt: skip
     for run in manifest.runs:
-        told = (before or {}).get(run.card.key)
+        told = (before or {}).get(run.folder)
         asked = told and told.of(manifest.judged(run), manifest.diagnosed(run))
         known = joined(made(manifest, run, partial), asked)
         if known is not None:
@@ -58,7 +58,8 @@ def collect(
 def _tables(manifest: Manifest, run: Run, known: Known) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield rows of a run, each with the table that they go into."""
     yield "runs", known.record
-    yield "curves", known.curve
+    if len(known.curve.columns):  # a report holds no rows of a training that failed at once
+        yield "curves", known.curve
     for key in manifest.judged(run):
         if key in known.suites:
             yield "verdicts", known.suites[key].verdicts
@@ -142,9 +143,8 @@ def main() -> None:
     if found < max(kept, 1):
         print(f"{arguments.out}: keeping the {kept} stored verdicts; of this config are {found}")
         return
-    if not manifest.diagnoses:  # any more
-        for name in ("diagnostics", "gallery"):
-            (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
+    for name in {"diagnostics", "gallery"} - tables.keys():  # those there are of other networks
+        (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
     for name, table in tables.items():
         rows = pa.Table.from_pandas(table, preserve_index=False)
         write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})

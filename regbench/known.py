@@ -38,9 +38,14 @@ class Known:
     examined: dict[str, pd.DataFrame]
 
     @property
-    def weights(self) -> str:
-        """SHA-256 of the best epoch's."""
-        return str(self.record["weights"].item())
+    def weights(self) -> tuple[str, ...]:
+        """SHA-256 of the best and of the last epoch's."""
+        return tuple(str(self.record[name].item()) for name in ("best_weights", "last_weights"))
+
+    @property
+    def attacks(self) -> int:
+        """By how many it was judged."""
+        return sum(len(judged.told) for judged in self.suites.values())
 
     def of(self, suites: Collection[str], diagnosis: str | None) -> "Known":
         """Return this without suites and a diagnosis of other keys than these."""
@@ -55,7 +60,7 @@ def joined(made: Known | None, before: Known | None) -> Known | None:
     """Return what is known of a training from its files and from a report together.
 
     Never verdicts on two networks: where the files' weights are other ones than the report's, the
-    network that more suites have judged, the files' if as many have.
+    network that more attacks have judged, the files' if as many have.
     """
     if made is None or before is None:
         return made or before
@@ -63,4 +68,4 @@ def joined(made: Known | None, before: Known | None) -> Known | None:
         return replace(
             made, suites=before.suites | made.suites, examined=before.examined | made.examined
         )
-    return before if len(before.suites) > len(made.suites) else made
+    return before if before.attacks > made.attacks else made

@@ -31,22 +31,39 @@ def made(manifest: Manifest, run: Run, partial: bool) -> Known | None:
     record, curve = Path(run.folder, "run.json"), Path(run.folder, "curve.csv")
     if partial and not (record.exists() and curve.exists()):
         return None
-    examined = {"diagnostics": run.diagnosis, "gallery": run.gallery}
+    trained = _record(run, record)
+    judged = {key: _judged(trained, path, partial) for key, path in manifest.judged(run).items()}
+    examined = {
+        name: _judged(trained, path, partial)
+        for name, path in (("diagnostics", run.diagnosis), ("gallery", run.gallery))
+        if path
+    }
     return Known(
-        record=_record(run, record),
+        record=trained,
         curve=_curve(curve),
-        suites={
-            key: _verdicts(path)
-            for key, path in manifest.judged(run).items()
-            if not partial or Path(path).exists()
-        },
+        suites={key: _verdicts(*found) for key, found in judged.items() if found},
         diagnosis=manifest.diagnosed(run),
-        examined={
-            name: _plain(read_table(Path(path))[0])
-            for name, path in examined.items()
-            if path and (not partial or Path(path).exists())
-        },
+        examined={name: _plain(found[0]) for name, found in examined.items() if found},
     )
+
+
+def _judged(
+    trained: pd.DataFrame, path: str, partial: bool
+) -> tuple[pa.Table, dict[str, Any]] | None:
+    """Return a table of what was found of a run's network; none: not made yet.
+
+    A training that was repeated leaves tables of another network until they are made again.
+    """
+    if partial and not Path(path).exists():
+        return None
+    rows, about = read_table(Path(path))
+    if "weights" not in about:  # written before this was told
+        return rows, about
+    if about["weights"] == trained[f"{about['card']['checkpoint']}_weights"].item():
+        return rows, about
+    if partial:
+        return None
+    raise DamagedError(Path(path), "it is of other weights than those beside it")
 
 
 def _record(run: Run, path: Path) -> pd.DataFrame:
@@ -62,15 +79,15 @@ def _record(run: Run, path: Path) -> pd.DataFrame:
         "cost": run.cost,
         "epsilon": run.card.epsilon,
         "card": run.card.key,
-        "weights": files["best.safetensors"],
+        "best_weights": files.get("best.safetensors"),
+        "last_weights": files.get("last.safetensors"),
         "hyperparameters": json.dumps(run.card.regularizer.hyperparameters, sort_keys=True),
         "training": json.dumps(run.card.training.model_dump(), sort_keys=True),
     }
     return pd.DataFrame([{**known, **record}]).drop(columns=[*UNTOLD], errors="ignore")
 
 
-def _verdicts(path: str) -> Judged:
-    table, about = read_table(Path(path))
+def _verdicts(table: pa.Table, about: dict[str, Any]) -> Judged:
     rows = table.to_pandas()
     told = [
         {

@@ -68,7 +68,7 @@ def traced(rows: Rows, doubts: pd.DataFrame) -> pd.DataFrame:
     table = tidy.merge(suites, on=[*RUN, "attack"], validate="1:1")
     table = table.merge(runs, on=RUN, validate="m:1")
     folders = [
-        run_folder(row["dataset"], row["model"], row["regularizer"], f"{row['seed']}-{row['card']}")
+        run_folder(row["dataset"], row["model"], row["rule"], f"{row['seed']}-{row['card']}")
         for row in table.to_dict("records")
     ]
     return table.assign(run=folders)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from regbench.layers import linear
 
@@ -49,6 +49,8 @@ def bf16(device: torch.device) -> AbstractContextManager[object]:
 
 def _has_bf16() -> bool:
     """Tell whether oneDNN computes in bfloat16 on this CPU; without AVX-512, say, it does not."""
+    if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):  # a build without oneDNN
+        return True
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -73,16 +75,26 @@ class _Rounding(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Return what `func` returns, if it is a product rounded to bfloat16."""
-        if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in WAYS_BACK:  # the way there has chosen the types, as it does without this
+            with torch.autocast("cpu", enabled=False):
+                return func(*args, **kwargs)
+        if func not in PRODUCTS or not _takes((args, kwargs)):
+            return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             product = linear if func is F.linear else func
-            rounded, named = tree_map_only(Tensor, _round, (args, kwargs or {}))
+            rounded, named = tree_map_only(Tensor, _round, (args, kwargs))
             return product(*rounded, **named).bfloat16()
 
 
+def _takes(operands: object) -> bool:
+    """Tell whether autocast would take a product of these in bfloat16."""
+    types = {one.dtype for one in tree_leaves(operands) if isinstance(one, Tensor)}
+    return torch.is_autocast_enabled("cpu") and types <= {torch.float32, torch.bfloat16}
+
+
 def _round(x: Tensor) -> Tensor:
-    return x.bfloat16().float() if x.is_floating_point() else x
+    return x.bfloat16().float()
 
 
 PRODUCTS = {
@@ -91,5 +103,7 @@ PRODUCTS = {
     torch.baddbmm, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm,
 }  # fmt: skip
 """What autocast takes in bfloat16 on a CPU, as far as networks are made of it."""
+
+WAYS_BACK = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 
 PRECISIONS: dict[str, Precision] = {"fp32": fp32, "tf32": tf32, "bf16": bf16}

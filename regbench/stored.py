@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from regbench.grid import run_folder
 from regbench.known import Judged, Known
 from regbench.rows import ALWAYS, RUN, Rows
 from regbench.seals import read_table
 
 IDENTIFIED = {
-    "runs": {"card", "weights"},
+    "runs": {"card", "best_weights", "last_weights"},
     "evaluations": {"suite_card"},
     "diagnostics": {"diagnosis_card"},
     "gallery": {"diagnosis_card"},
@@ -21,11 +22,14 @@ IDENTIFIED = {
 ENTRY = ["label", "suite", "member", "source", "sweep", "value", "family", "epsilon"]
 """Of evaluations, what the config says of an attack, and may call otherwise by now."""
 
+NO_ROWS = pd.DataFrame()
+NO_ATTACKS = pd.Series(dtype=str)
+
 Parts = dict[Any, pd.DataFrame]
 
 
 def report(folder: Path) -> dict[str, Known]:
-    """Return what the report in `folder` holds of each training, by the key of its card.
+    """Return what the report in `folder` holds of each training, by where its files would lie.
 
     Nothing, where there is no report or an older version wrote it: that does not tell which cards
     its rows are of.
@@ -41,7 +45,12 @@ def report(folder: Path) -> dict[str, Known]:
     if any(not IDENTIFIED.get(name, set()) <= {*table} for name, table in tables.items()):
         return {}
     parts = {name: dict(_parts(table, RUN)) for name, table in tables.items()}
-    return {record["card"].item(): _known(run, parts) for run, record in parts["runs"].items()}
+    return {_folder(run, record): _known(run, parts) for run, record in parts["runs"].items()}
+
+
+def _folder(run: tuple[Any, ...], record: pd.DataFrame) -> str:
+    dataset, model, *_, seed = run
+    return run_folder(dataset, model, record["rule"].item(), f"{seed}-{record['card'].item()}")
 
 
 def _known(run: tuple[Any, ...], parts: dict[str, Parts]) -> Known:
@@ -50,20 +59,22 @@ def _known(run: tuple[Any, ...], parts: dict[str, Parts]) -> Known:
     keys = [rows["diagnosis_card"].iloc[0] for rows in examined.values()]
     return Known(
         record=parts["runs"][run],
-        curve=parts["curves"][run],
-        suites=dict(_suites(parts["evaluations"].get(run), parts["verdicts"].get(run))),
+        # a training may have failed in its first epoch, every attack for want of memory
+        curve=parts["curves"].get(run, NO_ROWS),
+        suites=dict(_suites(parts["evaluations"].get(run), parts["verdicts"].get(run, NO_ROWS))),
         diagnosis=keys[0] if keys else None,
         examined=examined,
     )
 
 
 def _suites(
-    evaluations: pd.DataFrame | None, verdicts: pd.DataFrame | None
+    evaluations: pd.DataFrame | None, verdicts: pd.DataFrame
 ) -> Iterator[tuple[str, Judged]]:
-    if evaluations is None or verdicts is None:
+    if evaluations is None:
         return
     for (key,), told in _parts(evaluations.drop(columns=ENTRY), ["suite_card"]):
-        yield key, Judged(verdicts[verdicts["attack"].isin(told["attack"])], told)
+        of_these = verdicts.get("attack", NO_ATTACKS).isin(told["attack"])
+        yield key, Judged(verdicts[of_these], told)
 
 
 def _parts(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:

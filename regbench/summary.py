@@ -306,8 +306,8 @@ def origin(rows: Rows) -> str:
 
 def origins(rows: Rows) -> dict[str, str]:
     """Return days, machines, versions, commits and time, each with its number of runs."""
-    columns = ["date", "device", "threads", "platform", "python", "torch", "torchvision"]
-    columns += ["robustbench", "pyautoattack", "numpy", "commit", "dirty"]
+    columns = ["date", "device", "instructions", "threads", "platform", "python", "torch"]
+    columns += ["torchvision", "robustbench", "pyautoattack", "numpy", "commit", "dirty"]
     known = [column for column in columns if column in rows.runs]  # older runs have no date
     train, attack = rows.runs["train_seconds"].sum(), rows.evaluations["seconds"].sum()
     time = f"{train:.0f} s of training steps, {attack:.0f} s of attacking, all runs added"

@@ -367,7 +367,54 @@ def test_rounding_takes_the_products_that_autocast_takes(product, monkeypatch):
             found.append(product(a, b))
     native, rounded = found
     assert native.dtype is rounded.dtype is torch.bfloat16
+    assert not operands_of_products(lambda: PRECISIONS["bf16"](a.device), product, a, b) & {
+        torch.bfloat16
+    }
     torch.testing.assert_close(rounded, native)
+
+
+class Computing(TorchDispatchMode):
+    """Notes the types that products are computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(word in func.__name__ for word in ("mm", "conv", "linear")):
+            self.types |= {one.dtype for one in args if isinstance(one, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
+
+
+def operands_of_products(precision, work, *arguments):
+    with Computing() as seen, precision():
+        work(*arguments)
+    assert seen.types
+    return seen.types
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_rounding_computes_no_gradient_in_bf16_either(lenet, monkeypatch, second):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    model, x, y = lenet
+
+    def work():
+        image = x.clone().requires_grad_()
+        loss = cross_entropy(logits(model, image), y)
+        (gradient,) = torch.autograd.grad(loss, image, create_graph=second)
+        if second:
+            gradient.square().sum().backward()
+
+    assert operands_of_products(lambda: PRECISIONS["bf16"](x.device), work) == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.complex64])
+def test_rounding_leaves_alone_what_autocast_leaves_alone(dtype, monkeypatch):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    a = torch.full((2, 2), 1001).to(dtype)
+    with PRECISIONS["bf16"](a.device):
+        assert (a @ a).equal(a.mm(a))
+        assert (a @ a).dtype is dtype
 
 
 def test_rounding_heeds_where_autocast_is_off(monkeypatch):

@@ -218,11 +218,14 @@ def test_verdicts_from_before_a_column_are_collected(tmp_path):
     entry = AttackEntry(
         name="fgsm", label="FGSM", suite="s", card=known.suites[path].attacks["fgsm"]
     )
-    known = known.model_copy(update={"runs": (cell,), "attacks": {cell.dataset: (entry,)}})
+    suites = {str(tmp_path / "s"): known.suites[path]}
+    about = {"card": known.suites[path].model_dump()}
+    attacks = {cell.dataset: (entry,)}
+    known = known.model_copy(update={"runs": (cell,), "attacks": attacks, "suites": suites})
     (tmp_path / "curve.csv").write_text("epoch\n1\n")
     write_record(tmp_path / "run.json", {"card": cell.card.key, "files": {}})
     told = {"arguments": {}, "seconds": 1.0, "warnings": []}
-    about = {"card": known.suites[path].model_dump(), "attacks": {"fgsm": told}}
+    about |= {"attacks": {"fgsm": told}}
     table = pa.table({"attack": ["fgsm"] * 3, "image": [0, 1, 2], "correct": [True, False, True]})
     write_table(tmp_path / "s", table, about)
     tables = collect(known)
@@ -261,7 +264,7 @@ def test_the_images_that_were_kept_are_collected_and_read(tmp_path, counts, monk
     stored = read_table(tmp_path / "all")[0].to_pandas()
     # an empty column has no type
     pd.testing.assert_frame_equal(stored, found, check_dtype=False, check_categorical=False)
-    assert list(found.columns[5:]) == SHOWN
+    assert list(found.columns[5:]) == [*SHOWN, "diagnosis_card"]
     assert len(found) == 3 * sum(counts)
     assert set(found["under"]) <= {"clean", "FGSM", "PGD-50"}
     assert drawn(Rows(*[pd.DataFrame()] * 5, found)).axes

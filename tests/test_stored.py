@@ -37,15 +37,23 @@ def manifest(regularizers=("natural", "fgsm_at"), seeds=(0, 1), epsilon=0.1, lab
     return resolve(parse(config), DECLARED)
 
 
-def make(manifest, *, weights="w", suites=("white_box", "strong"), only=None):
-    """Write the cells; the clean verdicts are right where `weights` is 'w'."""
+def make(
+    manifest, *, weights="w", judged=None, suites=("white_box", "strong"), only=None, epochs=1
+):
+    """Write the cells; verdicts are right where `weights` is 'w'."""
     for run in manifest.runs:
         if only and run.regularizer != only:
             continue
         folder = Path(run.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"epoch": [1], "loss": [0.5]}).to_csv(folder / "curve.csv", index=False)
-        files = {"best.safetensors": weights, "curve.csv": digest_of(folder / "curve.csv")}
+        pd.DataFrame({"epoch": [1], "loss": [0.5]}).head(epochs).to_csv(
+            folder / "curve.csv", index=False
+        )
+        files = {
+            "best.safetensors": weights,
+            "last.safetensors": "last",
+            "curve.csv": digest_of(folder / "curve.csv"),
+        }
         write_record(
             folder / "run.json",
             {"card": run.card.key, "status": "ok", "files": files, "cuda": None},
@@ -62,6 +70,7 @@ def make(manifest, *, weights="w", suites=("white_box", "strong"), only=None):
             ).astype({"attack": "category"})
             told = {"arguments": {}, "seconds": 1.0, "warnings": [], "batch_size": 5}
             about = {"card": card.model_dump(), "attacks": dict.fromkeys(card.attacks, told)}
+            about |= {"weights": judged or weights}
             write_table(path, pa.Table.from_pandas(rows), about)
         examined = pa.Table.from_pandas(pd.DataFrame({"quantity": ["x"], "value": [1.0]}))
         write_table(Path(run.diagnosis), examined, {})
@@ -124,7 +133,7 @@ def test_verdicts_of_two_networks_are_never_mixed(gather, tmp_path, suites, kept
     shutil.rmtree(tmp_path / "results")
     make(manifest(), weights="other", suites=suites)
     tables = gather(manifest())
-    assert set(tables["runs"]["weights"]) == {kept}
+    assert set(tables["runs"]["best_weights"]) == {kept}
     assert set(tables["verdicts"]["correct"]) == {kept == "w"}
     assert len(tables["verdicts"]) == 2 * 2 * 3 * IMAGES
 
@@ -160,7 +169,7 @@ def test_a_report_is_never_replaced_by_less(gather, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("table", "column"),
-    [("runs", "weights"), ("gallery", "diagnosis_card"), ("evaluations", "suite_card")],
+    [("runs", "best_weights"), ("gallery", "diagnosis_card"), ("evaluations", "suite_card")],
 )
 def test_a_report_that_tells_no_cards_is_kept_but_not_taken_over(gather, tmp_path, table, column):
     make(manifest())
@@ -177,3 +186,81 @@ def test_a_damaged_report_is_one_line(gather):
     Path("report/verdicts.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"report/verdicts.parquet' is damaged"):
         stored.report(Path("report"))
+
+
+def test_a_training_without_an_epoch_stays_in_the_report(gather, tmp_path):
+    make(manifest(), epochs=0, only="natural")
+    make(manifest(), only="fgsm_at")
+    before = gather(manifest())
+    for table, after in gather(manifest()).items():
+        pd.testing.assert_frame_equal(after, before[table])
+    shutil.rmtree(tmp_path / "results")
+    for table, after in gather(manifest()).items():
+        pd.testing.assert_frame_equal(after, before[table])
+
+
+def test_attacks_that_found_no_memory_stay_in_the_report(gather, tmp_path):
+    make(manifest())
+    before = gather(manifest())
+    lost = (before["verdicts"]["regularizer"] == "natural").to_numpy()
+    rows = pa.Table.from_pandas(before["verdicts"][~lost], preserve_index=False)
+    write_table(Path("report/verdicts.parquet"), rows, {})
+    shutil.rmtree(tmp_path / "results")
+    pd.testing.assert_frame_equal(gather(manifest())["evaluations"], before["evaluations"])
+
+
+def test_what_was_judged_before_the_training_was_repeated_does_not_count(gather):
+    make(manifest(), weights="other", judged="w", suites=["strong"])
+    make(manifest(), weights="other", suites=["white_box"])
+    assert set(gather(manifest())["evaluations"]["attack"]) == {"clean", "fgsm"}
+    with pytest.raises(UserError, match="of other weights than those beside it"):
+        collect.collect(manifest())
+
+
+def test_diagnostics_of_another_network_go(gather, tmp_path):
+    make(manifest())
+    gather(manifest())
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), weights="other")
+    for path in tmp_path.glob("results/**/diagnostics-*"):
+        path.unlink()
+    for path in tmp_path.glob("results/**/gallery-*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"diagnostics\.parquet' is missing"):
+        gather(manifest())
+    assert not Path("report/gallery.parquet").exists()
+
+
+def test_two_data_sets_of_one_card_are_two_runs(gather, tmp_path):
+    def both():
+        config = manifest()
+        first = config.runs[0]
+        other = first.model_copy(
+            update={
+                "dataset": "again",
+                "folder": first.folder.replace("digits", "again"),
+                "verdicts": {
+                    suite: path.replace("digits", "again") for suite, path in first.verdicts.items()
+                },
+                "diagnosis": first.diagnosis.replace("digits", "again"),
+                "gallery": first.gallery.replace("digits", "again"),
+            }
+        )
+        return config.model_copy(
+            update={
+                "runs": (first, other),
+                "attacks": {**config.attacks, "again": config.attacks["digits"]},
+                "suites": config.suites
+                | {
+                    other.verdicts[suite]: config.suites[path]
+                    for suite, path in first.verdicts.items()
+                },
+                "diagnoses": config.diagnoses
+                | {other.diagnosis: config.diagnoses[first.diagnosis]},
+            }
+        )
+
+    make(both())
+    before = gather(both())
+    shutil.rmtree(tmp_path / "results")
+    pd.testing.assert_frame_equal(gather(both())["verdicts"], before["verdicts"])
