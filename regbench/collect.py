@@ -18,7 +18,7 @@ from regbench.errors import program
 from regbench.known import Known, joined
 from regbench.made import made
 from regbench.manifest import Manifest, Run
-from regbench.seals import read_table, write_table
+from regbench.seals import write_table
 
 Rows = dict[str, pd.DataFrame]
 
@@ -58,20 +58,21 @@ def collect(
 def _tables(manifest: Manifest, run: Run, known: Known) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield rows of a run, each with the table that they go into."""
     yield "runs", known.record
-    if len(known.curve.columns):  # a report holds no rows of a training that failed at once
-        yield "curves", known.curve
+    yield "curves", known.curve
     for key in manifest.judged(run):
         if key in known.suites:
             yield "verdicts", known.suites[key].verdicts
-            told = known.suites[key].told.assign(suite_card=key)
-            yield "evaluations", _entries(manifest, run).merge(told, on="attack", validate="1:1")
+            yield "evaluations", _evaluations(manifest, run, known.suites[key].told, key)
     for name, rows in known.examined.items():
         yield name, rows.assign(diagnosis_card=known.diagnosis)
 
 
-def _entries(manifest: Manifest, run: Run) -> pd.DataFrame:
-    """Return what the config says of each attack on a run's data set."""
-    return pd.DataFrame(
+def _evaluations(manifest: Manifest, run: Run, told: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Return what the config says of each attack of a suite, and what is told of it.
+
+    What a report tells includes the former, which the config may call otherwise by now.
+    """
+    entries = pd.DataFrame(
         {
             "attack": entry.name,
             "label": entry.label,
@@ -85,6 +86,8 @@ def _entries(manifest: Manifest, run: Run) -> pd.DataFrame:
         }
         for entry in manifest.attacks[run.dataset]
     )
+    measured = told.drop(columns=entries.columns.drop("attack"), errors="ignore")
+    return entries.merge(measured, on="attack", validate="1:1").assign(suite_card=key)
 
 
 def _named(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
@@ -117,11 +120,6 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
     return table.astype({name: NULLABLE[name] for name in table.columns.intersection([*NULLABLE])})
 
 
-def _count(folder: Path) -> int:
-    path = folder / "verdicts.parquet"
-    return len(read_table(path)[0]) if path.exists() else 0
-
-
 def main() -> None:
     """Read the command line and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m regbench.collect", description=__doc__)
@@ -135,10 +133,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     manifest = Manifest.read(arguments.manifest)
-    before = stored.report(arguments.out) if arguments.partial else {}
-    tables = collect(manifest, arguments.partial, before)
+    before = stored.tables(arguments.out) if arguments.partial else {}
+    tables = collect(manifest, arguments.partial, stored.trainings(before))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = _count(arguments.out) if arguments.partial else 0
+    kept = len(before.get("verdicts", ()))
     found = len(tables.get("verdicts", ()))
     if found < max(kept, 1):
         print(f"{arguments.out}: keeping the {kept} stored verdicts; of this config are {found}")

@@ -20,8 +20,7 @@ from regbench.members import load, names
 from regbench.memory import DoesNotFitError, fitting, peak
 from regbench.prepare import Data, Split
 from regbench.provenance import provenance
-from regbench.seals import digest_of
-from regbench.weights import trained
+from regbench.weights import digest, trained
 
 SCHEMA = pa.schema(
     [
@@ -88,7 +87,7 @@ class Diagnosis:
             rows, size, status = schema.empty_table(), 0, "out of memory"
         about = {
             "card": self.card.model_dump(),
-            "weights": digest_of(self.run / f"{self.card.checkpoint}.safetensors"),
+            "weights": digest(self.run, self.card.checkpoint),
             "status": status,
             "seconds": time.perf_counter() - began,
             "batch_size": size,

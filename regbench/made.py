@@ -32,9 +32,9 @@ def made(manifest: Manifest, run: Run, partial: bool) -> Known | None:
     if partial and not (record.exists() and curve.exists()):
         return None
     trained = _record(run, record)
-    judged = {key: _judged(trained, path, partial) for key, path in manifest.judged(run).items()}
+    judged = {key: _found(trained, path, partial) for key, path in manifest.judged(run).items()}
     examined = {
-        name: _judged(trained, path, partial)
+        name: _found(trained, path, partial)
         for name, path in (("diagnostics", run.diagnosis), ("gallery", run.gallery))
         if path
     }
@@ -47,7 +47,7 @@ def made(manifest: Manifest, run: Run, partial: bool) -> Known | None:
     )
 
 
-def _judged(
+def _found(
     trained: pd.DataFrame, path: str, partial: bool
 ) -> tuple[pa.Table, dict[str, Any]] | None:
     """Return a table of what was found of a run's network; none: not made yet.

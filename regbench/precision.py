@@ -42,9 +42,15 @@ def bf16(device: torch.device) -> AbstractContextManager[object]:
     to most input gradients unless the loss is scaled, is not offered. A CPU without instructions
     for it computes the same from operands rounded to bfloat16, instead of one number at a time.
     """
-    if device.type == "cpu" and not _has_bf16():
+    if products_in("bf16", device) == "fp32":
         return _rounded()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def products_in(precision: str, device: torch.device) -> str:
+    """Return the precision that products are taken in: fp32 where bf16 is rounded to."""
+    rounds = precision == "bf16" and device.type == "cpu" and not _has_bf16()
+    return "fp32" if rounds else precision
 
 
 def _has_bf16() -> bool:

@@ -25,9 +25,8 @@ from regbench.parts import Found, Parts
 from regbench.pieces import images_of
 from regbench.prepare import Data, Split
 from regbench.provenance import provenance
-from regbench.seals import digest_of
 from regbench.verdicts import Verdicts, judge
-from regbench.weights import trained
+from regbench.weights import digest, trained
 
 SCHEMA = pa.schema(
     [
@@ -75,7 +74,7 @@ class Trial:
             print(f"{name}: {_sentence(found[name])}", flush=True)
         about = {
             "card": self.card.model_dump(),
-            "weights": digest_of(self.run / f"{self.card.checkpoint}.safetensors"),
+            "weights": digest(self.run, self.card.checkpoint),
             "attacks": {name: one.told for name, one in found.items()},
             "data": self.data.seal,
             "provenance": {**peak(self.device), **provenance(self.device)},

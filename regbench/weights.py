@@ -9,7 +9,13 @@ from regbench.cards import RunCard
 from regbench.errors import UserError
 from regbench.network import network
 from regbench.prepare import Data
+from regbench.seals import digest_of
 from regbench.tensors import read_all
+
+
+def digest(run: Path, checkpoint: str) -> str:
+    """Return the SHA-256 of the file of `best` or `last` weights in a run's folder."""
+    return digest_of(run / f"{checkpoint}.safetensors")
 
 
 def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:

@@ -12,7 +12,6 @@ import torch
 from torch.profiler import record_function
 
 from regbench.cards import DataCard, RunCard
-from regbench.precision import _has_bf16
 from regbench.prepare import open_data, prepare
 from regbench.train import run
 
@@ -291,7 +290,6 @@ def test_fp32_of_the_plain_structure_is_not_tf32(modules):
             one.allow_tf32 = allowed
 
 
-@pytest.mark.skipif(not _has_bf16(), reason="bf16 takes other operations on this CPU")
 def test_the_ceiling_casts_nothing(modules, monkeypatch):
     floor, operations = modules("floor"), modules("launches").operations
     monkeypatch.setattr(floor, "_rate", lambda run, flop: operations(run))

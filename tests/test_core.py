@@ -209,11 +209,12 @@ def test_an_attack_computes_no_weight_gradient(name):
 
 
 class Products(TorchDispatchMode):
-    """Hears which gradients each convolution and matrix product computes."""
+    """Hears which gradients each convolution and matrix product computes, and in which types."""
 
     def __init__(self):
         super().__init__()
         self.masks = []
+        self.types = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
@@ -221,6 +222,8 @@ class Products(TorchDispatchMode):
             self.masks.append(tuple(args[-1]))
         if name in {"mm", "addmm", "_linear_pointwise"}:
             self.masks.append(name)
+        if any(word in name for word in ("mm", "conv", "linear")):
+            self.types |= {one.dtype for one in args if isinstance(one, torch.Tensor)}
         return function(*args, **(kwargs or {}))
 
 
@@ -373,21 +376,8 @@ def test_rounding_takes_the_products_that_autocast_takes(product, monkeypatch):
     torch.testing.assert_close(rounded, native)
 
 
-class Computing(TorchDispatchMode):
-    """Notes the types that products are computed in."""
-
-    def __init__(self):
-        super().__init__()
-        self.types = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(word in func.__name__ for word in ("mm", "conv", "linear")):
-            self.types |= {one.dtype for one in args if isinstance(one, torch.Tensor)}
-        return func(*args, **(kwargs or {}))
-
-
 def operands_of_products(precision, work, *arguments):
-    with Computing() as seen, precision():
+    with Products() as seen, precision():
         work(*arguments)
     assert seen.types
     return seen.types

@@ -150,7 +150,7 @@ def test_what_the_config_asks_for_no_more_is_left_out(gather, tmp_path):
     make(manifest())
     gather(manifest())
     shutil.rmtree(tmp_path / "results")
-    report = stored.report(Path("report"))
+    report = stored.trainings(stored.tables(Path("report")))
     fewer_runs = collect.collect(manifest(seeds=[1]), True, report)
     assert set(fewer_runs["runs"]["seed"]) == {1}
     other_attack = collect.collect(manifest(epsilon=0.2), True, report)
@@ -175,7 +175,7 @@ def test_a_report_that_tells_no_cards_is_kept_but_not_taken_over(gather, tmp_pat
     make(manifest())
     older = gather(manifest())[table].drop(columns=column)
     write_table(Path(f"report/{table}.parquet"), pa.Table.from_pandas(older), {})
-    assert stored.report(Path("report")) == {}
+    assert stored.trainings(stored.tables(Path("report"))) == {}
     shutil.rmtree(tmp_path / "results")
     assert column not in gather(manifest())[table]
 
@@ -185,7 +185,7 @@ def test_a_damaged_report_is_one_line(gather):
     gather(manifest())
     Path("report/verdicts.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"report/verdicts.parquet' is damaged"):
-        stored.report(Path("report"))
+        stored.trainings(stored.tables(Path("report")))
 
 
 def test_a_training_without_an_epoch_stays_in_the_report(gather, tmp_path):
