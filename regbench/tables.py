@@ -25,6 +25,9 @@ from regbench.published import load as load_published
 from regbench.rows import CELL, labels, load, over_seeds, results, unswept
 from regbench.summary import MARK, counted, markdown, summary
 
+DIGITS = "%.10g"
+"""Of numbers in .csv: as many as are the same on every machine."""
+
 Gap = tuple[str, str]
 
 
@@ -161,7 +164,7 @@ def main() -> None:
         "summary.md": summary(rows, tidy, tables, beside, broken, compared, masked),
     }
     for name, table in stored.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        table.to_csv(folder / f"{name}.csv", index=False, float_format=DIGITS)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
 
