@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -70,8 +70,12 @@ class _Rounding(TorchFunctionMode):
     """Products that autocast would take in bfloat16, in float32 on rounded operands.
 
     That is what instructions for bfloat16 do, which sum in float32 too, and the way back likewise:
-    the gradient of rounding is rounded.
+    the gradient of rounding is rounded. Weights are rounded once, as autocast casts them once.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[int, _Kept] = {}
 
     def __torch_function__(
         self,
@@ -89,8 +93,30 @@ class _Rounding(TorchFunctionMode):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             product = linear if func is F.linear else func
-            rounded, named = tree_map_only(Tensor, _round, (args, kwargs))
+            rounded, named = tree_map_only(Tensor, self._rounded, (args, kwargs))
             return product(*rounded, **named).bfloat16()
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if not (isinstance(x, nn.Parameter) and torch.is_grad_enabled()):
+            return _round(x)
+        kept = self._kept.get(id(x))
+        if kept is None or kept.version != x._version:
+            kept = self._kept[id(x)] = _Kept(x, x._version, _round(x))
+        return kept.rounded
+
+
+class _Kept(NamedTuple):
+    """A weight, rounded.
+
+    Attributes:
+        weight: what was rounded; held, so that no other comes to be in its place.
+        version: how often it had been changed.
+        rounded: of the shape of `weight`, with the way back to it.
+    """
+
+    weight: Tensor
+    version: int
+    rounded: Tensor
 
 
 def _takes(operands: object) -> bool:

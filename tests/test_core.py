@@ -407,6 +407,28 @@ def test_rounding_leaves_alone_what_autocast_leaves_alone(dtype, monkeypatch):
         assert (a @ a).dtype is dtype
 
 
+def test_rounding_rounds_weights_once_and_anew_when_they_change(monkeypatch):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    layer, x = torch.nn.Linear(3, 2, bias=False), torch.rand(4, 3)
+    expected = (4 * x.bfloat16().float().sum(0)).expand(2, 3)
+    rounded = []
+    monkeypatch.setattr(
+        "regbench.precision._round", lambda x: rounded.append(x) or x.bfloat16().float()
+    )
+    with PRECISIONS["bf16"](x.device):
+        with torch.no_grad():
+            layer(x)  # must not cut the way back to the weights below
+        rounded.clear()
+        first = layer(x).float()
+        (first + 3 * layer(x).float()).sum().backward()
+        assert sum(one is layer.weight for one in rounded) == 1
+        with torch.no_grad():
+            layer.weight.mul_(2)
+        second = layer(x).float()
+    torch.testing.assert_close(layer.weight.grad, expected, rtol=2**-7, atol=0)
+    torch.testing.assert_close(second, 2 * first)
+
+
 def test_rounding_heeds_where_autocast_is_off(monkeypatch):
     monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
     a = torch.rand(2, 2)
