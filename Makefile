@@ -24,7 +24,7 @@ demo: .venv/installed  ## train and judge on digits in minutes, print the table
 report: .venv/installed  ## bind the report of EXPERIMENT into one HTML file
 	$(SNAKEMAKE) --report reports/$(EXPERIMENT)/report.html $(OF)
 
-figures: .venv/installed  ## redraw tables and figures of EXPERIMENT from its stored verdicts
+figures: .venv/installed  ## redraw tables and figures of EXPERIMENT from results/ and its report
 	$(SNAKEMAKE) report_figures $(OF)
 
 test: .venv/developing  ## all that CI runs

@@ -7,6 +7,7 @@ shown, attack and run.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,13 +15,12 @@ import pandas as pd
 import pyarrow as pa
 
 from regbench import stored
-from regbench.errors import program
-from regbench.known import Known, joined
+from regbench.errors import UserError, program
+from regbench.known import Known, beyond, joined
 from regbench.made import made
 from regbench.manifest import Manifest, Run
 from regbench.seals import write_table
-
-Rows = dict[str, pd.DataFrame]
+from regbench.stored import Tables
 
 NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
 """Columns that say nothing of some attacks, and that files from before them lack."""
@@ -28,7 +28,7 @@ NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "In
 
 def collect(
     manifest: Manifest, partial: bool = False, before: Mapping[str, Known] | None = None
-) -> Rows:
+) -> Tables:
     """Return the tables of an experiment; without diagnoses, what they leave is left out.
 
     Args:
@@ -45,8 +45,8 @@ def collect(
         "gallery": [],
     }  # fmt: skip
     for run in manifest.runs:
-        told = (before or {}).get(run.folder)
-        asked = told and told.of(manifest.judged(run), manifest.diagnosed(run))
+        held = (before or {}).get(run.folder)
+        asked = held and held.of(manifest.judged(run), manifest.diagnosed(run))
         known = joined(made(manifest, run, partial), asked)
         if known is not None:
             for name, rows in _tables(manifest, run, known):
@@ -129,25 +129,57 @@ def main() -> None:
         "--partial",
         action="store_true",
         help="take what has been made so far, and of the rest what is stored already; change"
-        " nothing if more than that is stored",
+        " nothing if more than the manifest asks for is stored",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="drop what is stored and not asked for"
     )
     arguments = parser.parse_args()
     manifest = Manifest.read(arguments.manifest)
     before = stored.tables(arguments.out) if arguments.partial else {}
     tables = collect(manifest, arguments.partial, stored.trainings(before))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = len(before.get("verdicts", ()))
-    found = len(tables.get("verdicts", ()))
-    if found < max(kept, 1):
-        print(f"{arguments.out}: keeping the {kept} stored verdicts; of this config are {found}")
+    kept = "" if arguments.replace else _kept(before, tables)
+    if kept or not tables:
+        print(f"{arguments.out}: {kept or 'nothing to collect yet'}")
         return
-    for name in {"diagnostics", "gallery"} - tables.keys():  # those there are of other networks
-        (arguments.out / f"{name}.parquet").unlink(missing_ok=True)
+    _write(arguments.out, tables)
+    done, verdicts = len(tables["runs"]), len(tables.get("verdicts", ()))
+    print(f"{arguments.out}: {done} of {len(manifest.runs)} runs, {verdicts} verdicts")
+
+
+def _kept(before: Tables, tables: Tables) -> str:
+    """Return why a report is left as it is; nothing, if it loses nothing by new tables.
+
+    Raises:
+        UserError: it would lose as well as gain by them.
+    """
+    held, found = stored.trainings(before), stored.trainings(tables)
+    lost, gained = _listed(beyond(held, found)), _listed(beyond(found, held))
+    if before and not held:  # not comparable but by number
+        more = len(before.get("verdicts", ())) > len(tables.get("verdicts", ()))
+        lost = "rows of a version that did not tell their cards" if more else ""
+    if not lost:
+        return ""
+    told = (
+        f"it holds what this config does not ask for ({lost}); `snakemake replace_report`, with the"
+        " same options, drops that"
+    )
+    if gained:
+        raise UserError(f"the stored report was not changed: it lacks {gained}, but {told}")
+    return f"kept as it is: {told}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{part} of {count} trainings" for part, count in counts.items())
+
+
+def _write(folder: Path, tables: Tables) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in stored.EXAMINED - tables.keys():  # those there are of something else
+        (folder / f"{name}.parquet").unlink(missing_ok=True)
     for name, table in tables.items():
         rows = pa.Table.from_pandas(table, preserve_index=False)
-        write_table(arguments.out / f"{name}.parquet", rows, {"rows": len(table)})
-    done = len(tables["runs"])
-    print(f"{arguments.out}: {done} of {len(manifest.runs)} runs, {found} verdicts")
+        write_table(folder / f"{name}.parquet", rows, {"rows": len(table)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is known of one training: from its files, or from a report that was stored before."""
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -38,9 +39,10 @@ class Known:
     examined: dict[str, pd.DataFrame]
 
     @property
-    def weights(self) -> tuple[str, ...]:
-        """SHA-256 of the best and of the last epoch's."""
-        return tuple(str(self.record[name].item()) for name in ("best_weights", "last_weights"))
+    def weights(self) -> tuple[str, str] | None:
+        """SHA-256 of the best and of the last epoch's; none: not known of both."""
+        best, last = self.record["best_weights"].item(), self.record["last_weights"].item()
+        return None if pd.isna(best) or pd.isna(last) else (best, last)
 
     @property
     def attacks(self) -> int:
@@ -55,6 +57,15 @@ class Known:
             examined=self.examined if self.diagnosis == diagnosis else {},
         )
 
+    def beyond(self, other: "Known") -> Iterator[str]:
+        """Yield the attacks and diagnoses that the same network lacks elsewhere."""
+        if self.weights != other.weights:
+            return
+        for key in self.suites.keys() - other.suites.keys():
+            yield from self.suites[key].told["attack"]
+        same = self.diagnosis == other.diagnosis
+        yield from self.examined.keys() - (other.examined.keys() if same else ())
+
 
 def joined(made: Known | None, before: Known | None) -> Known | None:
     """Return what is known of a training from its files and from a report together.
@@ -64,8 +75,24 @@ def joined(made: Known | None, before: Known | None) -> Known | None:
     """
     if made is None or before is None:
         return made or before
-    if made.weights == before.weights:
+    if made.weights and made.weights == before.weights:
         return replace(
             made, suites=before.suites | made.suites, examined=before.examined | made.examined
         )
     return before if before.attacks > made.attacks else made
+
+
+def beyond(first: Mapping[str, Known], second: Mapping[str, Known]) -> Counter[str]:
+    """Return what the first of two holds that the second does not, with the number of trainings.
+
+    Args:
+        first: by the trainings' folders.
+        second: likewise.
+    """
+    folders = Counter({"all": len(first.keys() - second.keys())})
+    parts = Counter(
+        part
+        for folder in first.keys() & second.keys()
+        for part in first[folder].beyond(second[folder])
+    )
+    return +folders + parts

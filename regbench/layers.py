@@ -170,9 +170,8 @@ class LargeLinear(nn.Linear):
 
     PyTorch computes it by MKL, which takes up to 1.7 times as long there on processors that are not
     Intel's. bf16 goes to oneDNN anyway, or is rounded first and not packed (regbench.precision).
-    Frozen weights, as of a network that is attacked, are
-    packed once instead of at each product, and anew when they have changed; a change through
-    `.data` goes unnoticed.
+    Frozen weights, as of a network that is attacked, are packed once instead of at each product,
+    and anew when they have changed; a change through `.data` goes unnoticed.
     """
 
     _kept: _Packed | None = None

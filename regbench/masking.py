@@ -278,6 +278,8 @@ NONE = pd.DataFrame(columns=COLUMNS)
 def panel(rows: Rows) -> pd.DataFrame:
     """Return one row per run: its verdict with the reasons, and every quantity, `COLUMNS`.
 
+    A run that nothing was asked of yet, be it that others are crafted on it, has none.
+
     Args:
         rows: the experiment's.
     """
@@ -297,6 +299,8 @@ def _judged(rows: Rows) -> Iterator[dict[str, object]]:
     verdicts = dict(iter(rows.verdicts.groupby(RUN, observed=True)))
     for run in rows.runs.to_dict("records"):
         key = tuple(run[name] for name in RUN)
+        if key not in told and key not in measured:
+            continue
         case = Case(
             epsilon=run["epsilon"],
             attacks=attacks_of(verdicts[key], told[key]) if key in verdicts else (),

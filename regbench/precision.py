@@ -89,7 +89,7 @@ class _Rounding(TorchFunctionMode):
         if func in WAYS_BACK:  # the way there has chosen the types, as it does without this
             with torch.autocast("cpu", enabled=False):
                 return func(*args, **kwargs)
-        if func not in PRODUCTS or not _takes((args, kwargs)):
+        if func not in PRODUCTS or "out" in kwargs or not _takes((args, kwargs)):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             product = linear if func is F.linear else func
@@ -97,7 +97,7 @@ class _Rounding(TorchFunctionMode):
             return product(*rounded, **named).bfloat16()
 
     def _rounded(self, x: Tensor) -> Tensor:
-        if not (isinstance(x, nn.Parameter) and torch.is_grad_enabled()):
+        if not (isinstance(x, nn.Parameter) and x.requires_grad and torch.is_grad_enabled()):
             return _round(x)
         kept = self._kept.get(id(x))
         if kept is None or kept.version != x._version:

@@ -20,6 +20,9 @@ IDENTIFIED = {
 }
 """Columns that tell what rows are of; a report from before them lacks these."""
 
+EXAMINED = {"diagnostics", "gallery"}
+"""Tables that a diagnosis leaves."""
+
 Tables = dict[str, pd.DataFrame]
 Parts = dict[Any, pd.DataFrame]
 
@@ -54,15 +57,14 @@ def _folder(run: tuple[Any, ...], record: pd.DataFrame) -> str:
 
 
 def _known(run: tuple[Any, ...], parts: dict[str, Parts]) -> Known:
-    names = [name for name in ("diagnostics", "gallery") if run in parts.get(name, {})]
-    examined = {name: parts[name][run] for name in names}
-    keys = [rows["diagnosis_card"].iloc[0] for rows in examined.values()]
+    examined = {name: parts[name][run] for name in parts.keys() & EXAMINED}
+    keys = [key for rows in examined.values() for key in rows["diagnosis_card"]]
     return Known(
         record=parts["runs"][run],
         curve=parts["curves"][run],
         suites=dict(_suites(parts["evaluations"][run], parts["verdicts"][run])),
         diagnosis=keys[0] if keys else None,
-        examined=examined,
+        examined=examined if keys else {},
     )
 
 

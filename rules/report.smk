@@ -94,7 +94,8 @@ rule page:
 
 
 # Everything above the verdicts drawn anew from what lies here, finished or not: it asks for no
-# file, so it can train nothing, and it needs no GPU.
+# file, so it can train nothing, and it needs no GPU. What the stored report holds beyond the config
+# is never dropped.
 rule report_figures:
     log:
         f"results/logs/{bench.name}-report_figures.log",
@@ -106,11 +107,19 @@ rule report_figures:
         comparing=bench.comparing,
         published=PUBLISHED,
         configfiles=bench.configfiles,
+        replace="",
     shell:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
+        " {params.replace}"
         " && python -m regbench.tables {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
         " && python -m regbench.figures {params.reports:q}"
         " && python -m regbench.page {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"
         " --manifest {params.manifest:q} {params.configfiles}) 2>&1 | tee {log:q}"
+
+
+# The same, but what the stored report holds beyond the config goes.
+use rule report_figures as replace_report with:
+    params:
+        replace="--replace",

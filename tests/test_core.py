@@ -429,6 +429,25 @@ def test_rounding_rounds_weights_once_and_anew_when_they_change(monkeypatch):
     torch.testing.assert_close(second, 2 * first)
 
 
+def test_rounding_reaches_weights_that_were_frozen_meanwhile(monkeypatch):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    layer, x = torch.nn.Linear(3, 2), torch.rand(4, 3)
+    with PRECISIONS["bf16"](x.device):
+        layer.requires_grad_(False)
+        input_gradient(layer, x, torch.zeros(4, dtype=torch.int64), cross_entropy)
+        layer.requires_grad_(True)
+        layer(x).float().sum().backward()
+    assert all(weight.grad is not None for weight in layer.parameters())
+
+
+def test_rounding_writes_where_it_is_told_to(monkeypatch):
+    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    a, product = torch.rand(2, 2), torch.zeros(2, 2)
+    with PRECISIONS["bf16"](a.device):
+        torch.mm(a, a, out=product)
+    torch.testing.assert_close(product, a @ a, rtol=2**-6, atol=0)
+
+
 def test_rounding_heeds_where_autocast_is_off(monkeypatch):
     monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
     a = torch.rand(2, 2)

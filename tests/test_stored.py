@@ -22,12 +22,15 @@ DECLARED = {
 TABLES = ["verdicts", "evaluations", "runs", "curves", "diagnostics", "gallery"]
 
 
-def manifest(regularizers=("natural", "fgsm_at"), seeds=(0, 1), epsilon=0.1, label="clean"):
+def manifest(
+    regularizers=("natural", "fgsm_at"), seeds=(0, 1), epsilon=0.1, label="clean", images=1000
+):
     config = {
         "experiment": "tiny",
         "seeds": [*seeds],
         "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.1},
         "regularizers": dict.fromkeys(regularizers),
+        "diagnostics": {"images": images},
         "attacks": {
             "white_box": {"clean": {"label": label}, "fgsm": {"epsilon": epsilon, "label": "FGSM"}},
             "strong": {"pgd": {"steps": 2, "step_size": 0.1}},
@@ -78,17 +81,17 @@ def make(
 
 
 @pytest.fixture
-def gather(tmp_path, monkeypatch):
+def gather(tmp_path, monkeypatch, capsys):
     """Run the stage on a manifest; return the tables that it leaves."""
     monkeypatch.chdir(tmp_path)
 
-    def gather(manifest):
+    def gather(manifest, *options, kept=False):
         Path("manifest.json").write_text(manifest.text())
-        monkeypatch.setattr(
-            "sys.argv", ["collect", "manifest.json", "--out", "report", "--partial"]
-        )
+        command = ["collect", "manifest.json", "--out", "report", "--partial", *options]
+        monkeypatch.setattr("sys.argv", command)
         collect.main()
-        return {name: read_table(Path(f"report/{name}.parquet"))[0].to_pandas() for name in TABLES}
+        assert ("kept as it is" in capsys.readouterr().out) is kept
+        return stored.tables(Path("report"))
 
     return gather
 
@@ -155,16 +158,71 @@ def test_what_the_config_asks_for_no_more_is_left_out(gather, tmp_path):
     assert set(fewer_runs["runs"]["seed"]) == {1}
     other_attack = collect.collect(manifest(epsilon=0.2), True, report)
     assert set(other_attack["evaluations"]["attack"]) == {"pgd"}
+    assert not {"diagnostics", "gallery"} & collect.collect(manifest(images=9), True, report).keys()
 
 
-def test_a_report_is_never_replaced_by_less(gather, tmp_path, capsys):
+FEWER = {
+    "a method": (lambda: manifest(["natural"]), ["fgsm_at"]),
+    "a seed": (lambda: manifest(seeds=[1]), [0]),
+    "an attack": (lambda: manifest(epsilon=0.2), ["fgsm", "clean"]),
+    "a diagnosis": (lambda: manifest(images=100), ["diagnostics", "gallery"]),
+}
+
+
+@pytest.mark.parametrize("what", FEWER)
+def test_a_report_loses_nothing_unless_told_to(gather, tmp_path, what):
     make(manifest())
     before = gather(manifest())
     shutil.rmtree(tmp_path / "results")
-    after = gather(manifest(epsilon=0.2))
-    assert "keeping the 60 stored verdicts; of this config are 20" in capsys.readouterr().out
+    fewer, lost = FEWER[what]
+    after = gather(fewer(), kept=True)
     for name in TABLES:
         pd.testing.assert_frame_equal(after[name], before[name])
+    left = {name: table.astype(str) for name, table in gather(fewer(), "--replace").items()}
+    values = {*left["runs"]["regularizer"], *left["runs"]["seed"], *left["evaluations"]["attack"]}
+    assert not values & {str(one) for one in lost}
+    assert {"diagnostics", "gallery"} & left.keys() or what == "a diagnosis"
+
+
+def test_what_pays_for_a_loss_changes_nothing_and_is_told(gather, tmp_path):
+    """More rows in sum than before, of which some would be gone."""
+    make(manifest(["fgsm_at"]))
+    before = gather(manifest(["fgsm_at"]))
+    shutil.rmtree(tmp_path / "results")
+    more = manifest(epsilon=0.2)
+    make(more)
+    for path in tmp_path.glob("results/digits/small_cnn/fgsm_at"):
+        shutil.rmtree(path)
+    lacks = r"was not changed: it lacks all of 2 trainings, but it holds"
+    holds = r".* \(clean of 2 trainings, fgsm of 2 trainings\); `snakemake replace_report`"
+    with pytest.raises(UserError, match=lacks + holds):
+        gather(more)
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(
+            table, read_table(Path(f"report/{name}.parquet"))[0].to_pandas()
+        )
+    assert set(gather(more, "--replace")["runs"]["regularizer"]) == {"natural", "fgsm_at"}
+
+
+def test_an_empty_gallery_stays(gather, tmp_path):
+    make(manifest())
+    for path in tmp_path.glob("results/**/gallery-*"):
+        write_table(path, pa.Table.from_pandas(pd.DataFrame({"image": [0]}).iloc[:0]), {})
+    assert not len(gather(manifest())["gallery"])
+    shutil.rmtree(tmp_path / "results")
+    assert not len(gather(manifest())["gallery"])
+
+
+def test_unknown_weights_are_of_no_network_that_is_known(gather, tmp_path):
+    make(manifest())
+    tables = gather(manifest())
+    unknown = tables["runs"].assign(best_weights=None)
+    write_table(Path("report/runs.parquet"), pa.Table.from_pandas(unknown), {})
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), suites=["white_box"])
+    assert set(gather(manifest())["evaluations"]["attack"]) == {"clean", "fgsm", "pgd"}
+    make(manifest())
+    assert set(gather(manifest())["runs"]["best_weights"]) == {"w"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +235,7 @@ def test_a_report_that_tells_no_cards_is_kept_but_not_taken_over(gather, tmp_pat
     write_table(Path(f"report/{table}.parquet"), pa.Table.from_pandas(older), {})
     assert stored.trainings(stored.tables(Path("report"))) == {}
     shutil.rmtree(tmp_path / "results")
-    assert column not in gather(manifest())[table]
+    assert column not in gather(manifest(), kept=True)[table]
 
 
 def test_a_damaged_report_is_one_line(gather):
@@ -226,9 +284,7 @@ def test_diagnostics_of_another_network_go(gather, tmp_path):
         path.unlink()
     for path in tmp_path.glob("results/**/gallery-*"):
         path.unlink()
-    with pytest.raises(UserError, match=r"diagnostics\.parquet' is missing"):
-        gather(manifest())
-    assert not Path("report/gallery.parquet").exists()
+    assert not {"diagnostics", "gallery"} & gather(manifest()).keys()
 
 
 def test_two_data_sets_of_one_card_are_two_runs(gather, tmp_path):

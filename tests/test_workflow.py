@@ -318,7 +318,7 @@ def test_a_report_stands_for_results_that_are_gone(copy):
         shutil.rmtree(results, ignore_errors=True)  # its logs
         aside.rename(results)
     assert done.returncode == 0, done.stderr
-    assert "keeping the" not in done.stdout + done.stderr
+    assert "kept as it is" not in done.stdout + done.stderr
     for name, table in before.items():
         pd.testing.assert_frame_equal(table, pd.read_csv(copy.folder / "reports/tiny" / name))
 
