@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,11 +54,18 @@ def load(reference: str) -> Any:
             f"cannot import '{module_name}': {type(error).__name__}: {error}"
             "; is the package installed, and the name spelt package.module:Class?"
         ) from error
-    class_name = class_name or module.__all__[0]
+    class_name = class_name or _offered(module)
     if not hasattr(module, class_name):
         public = [name for name in vars(module) if name[0].isupper()]
         raise UserError(f"'{module_name}' has no '{class_name}'{did_you_mean(class_name, public)}")
     return getattr(module, class_name)
+
+
+def _offered(module: ModuleType) -> str:
+    offered: list[str] = getattr(module, "__all__", [])
+    if not offered:
+        raise UserError(f"'{module.__name__}' offers no class: write __all__ = [\"Class\"] in it")
+    return offered[0]
 
 
 def build(reference: str, arguments: dict[str, Any]) -> Any:

@@ -32,6 +32,7 @@ from regbench.published import load as load_published
 from regbench.rows import Rows, load, over_seeds
 from regbench.summary import origins, reading
 from regbench.tables import Gap, options
+from regbench.unfinished import unfinished
 
 
 class Figure(NamedTuple):
@@ -75,6 +76,7 @@ def page(
         experiment=folder.name,
         datasets=", ".join(numbers["dataset"].astype(str).unique()),
         size=_size(rows),
+        unfinished=unfinished(rows, remaking.manifest) if remaking else "",
         reading=reading(numbers).split("\n\n"),
         origins=_dated(origins(rows)),
         command=remaking.whole() if remaking else "",
@@ -165,7 +167,6 @@ def main() -> None:
         "folder", type=Path, help="the report's folder, with the rows and figures/*.png"
     )
     options(parser)
-    parser.add_argument("--manifest", help="the experiment's manifest, for the command lines")
     parser.add_argument(
         "--configfile", nargs="+", default=[], help="the experiment's config, for the command lines"
     )

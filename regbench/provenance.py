@@ -25,9 +25,16 @@ def provenance(device: torch.device) -> dict[str, str | int | bool]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        # tables that a run rewrites are no change of what it ran
-        "dirty": bool(_git("diff", "HEAD", "--name-only", "--", ":/", ":(top,exclude)reports")),
+        "dirty": _dirty(),
     }
+
+
+def _dirty() -> bool:
+    """Tell whether the code is not that of the commit: changed, or a file more."""
+    # tables that a run rewrites are no change of what it ran
+    changed = _git("diff", "HEAD", "--name-only", "--", ":/", ":(top,exclude)reports")
+    untracked = ("ls-files", "--others", "--exclude-standard", "--full-name", "--")
+    return bool(changed or _git(*untracked, ":/regbench", ":/rules"))
 
 
 def _cuda(device: torch.device) -> dict[str, str]:

@@ -15,6 +15,8 @@ from regbench.cards import RunCard
 from regbench.errors import UserError, program
 from regbench.seals import read_record, read_table
 
+CARD = "card.json"
+
 Told = dict[str, Any]
 
 
@@ -28,9 +30,11 @@ def show(path: Path) -> Told:
     """
     if path.is_dir():
         return _run(path)
+    if path.name == CARD:
+        return _card(path)
     if path.suffix not in READERS:
         known = ", ".join(READERS)
-        raise UserError(f"'{path}': expected a run's folder or a file of type {known}")
+        raise UserError(f"'{path}': expected a run's folder or a file in it of type {known}")
     return READERS[path.suffix](path)
 
 
@@ -38,9 +42,13 @@ def _run(folder: Path) -> Told:
     suites = sorted(folder.glob("*.parquet"))
     return {
         "run": read_record(folder / "run.json"),
-        "card": RunCard.read(str(folder / "card.json")).model_dump(mode="json"),
+        "card": _card(folder / CARD),
         "judged": {path.name: _table(path) for path in suites},
     }
+
+
+def _card(path: Path) -> Told:
+    return RunCard.read(str(path)).model_dump(mode="json")
 
 
 def _table(path: Path) -> Told:

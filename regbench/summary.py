@@ -110,6 +110,7 @@ def summary(
     doubts: pd.DataFrame = NONE,
     compared: pd.DataFrame = NOT_COMPARED,
     panel: pd.DataFrame = masking.NONE,
+    unfinished: str = "",
 ) -> str:
     """Return the page as Markdown.
 
@@ -121,11 +122,13 @@ def summary(
         doubts: of `regbench.doubts.doubts`.
         compared: of `regbench.comparisons.comparisons`.
         panel: of `regbench.masking.panel`.
+        unfinished: of `regbench.unfinished.unfinished`.
     """
     shown = markdown(tables)
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
+        *([unfinished] if unfinished else []),
         MARKED * (MARK in shown) + reading(tidy),
         *([RULED] if any("verdict" in table for table in tables) else []),
         PAGE,

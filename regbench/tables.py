@@ -18,12 +18,14 @@ from regbench.costs import costs
 from regbench.doubts import NONE, doubts, flags
 from regbench.errors import UserError, did_you_mean, program
 from regbench.latex import latex
+from regbench.manifest import Manifest
 from regbench.masking import NEEDED, panel
 from regbench.masking import NONE as NOT_JUDGED
 from regbench.published import compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, labels, load, over_seeds, results, unswept
 from regbench.summary import MARK, counted, markdown, summary
+from regbench.unfinished import unfinished
 
 DIGITS = "%.10g"
 """Of numbers in .csv: as many as are the same on every machine."""
@@ -146,6 +148,7 @@ def main() -> None:
     trained = judged(rows)
     compared = comparisons(trained, references, arguments.margin / 100)
     beside = compare(load_published(arguments.published), means)
+    lacking = unfinished(rows, Manifest.read(arguments.manifest)) if arguments.manifest else ""
     stored = {
         "results": tidy,
         "accuracy": pd.concat(accuracy(means, gap, broken, masked).values()),
@@ -161,7 +164,7 @@ def main() -> None:
         "accuracy.md": markdown(tables) + "\n",
         "accuracy.tex": "\n".join(latex(table, part, bold) for table, part in printed),
         "published.md": markdown([beside]) + "\n",
-        "summary.md": summary(rows, tidy, tables, beside, broken, compared, masked),
+        "summary.md": summary(rows, tidy, tables, beside, broken, compared, masked, lacking),
     }
     for name, table in stored.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format=DIGITS)
@@ -195,6 +198,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
         help="percentage points within which two methods are on par",
     )  # fmt: skip
+    parser.add_argument(
+        "--manifest", help="the experiment's manifest, to tell what is missing and how it is made"
+    )
 
 
 if __name__ == "__main__":

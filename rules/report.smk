@@ -44,10 +44,11 @@ rule tables:
         folder=lambda wildcards, input: Path(input.rows[0]).parent,
         gap=bench.gap,
         comparing=bench.comparing,
+        manifest=bench.manifest_path,
         code=bench.code("regbench.tables"),
     shell:
         "python -m regbench.tables {params.folder:q} {params.gap} {params.comparing}"
-        " --published {input.published:q} > {log:q} 2>&1"
+        " --published {input.published:q} --manifest {params.manifest:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -112,7 +113,7 @@ rule report_figures:
         "(python -m regbench.collect {params.manifest:q} --out {params.reports:q} --partial"
         " {params.replace}"
         " && python -m regbench.tables {params.reports:q} {params.gap} {params.comparing}"
-        " --published {params.published:q}"
+        " --published {params.published:q} --manifest {params.manifest:q}"
         " && python -m regbench.figures {params.reports:q}"
         " && python -m regbench.page {params.reports:q} {params.gap} {params.comparing}"
         " --published {params.published:q}"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -208,6 +209,26 @@ def test_the_days_of_the_runs_are_told(rows):
         "2026-11-22 (6 runs)", "2026-11-23 (6 runs)", "not recorded (6 runs)",
     }  # fmt: skip
     assert date.fromisoformat(provenance(torch.device("cpu"))["date"]) <= datetime.now(UTC).date()
+
+
+def test_a_file_more_is_other_code_than_the_commits(monkeypatch, tmp_path):
+    """A regularizer of one's own is one that git does not know yet."""
+    package = tmp_path / "regbench"
+    (package / "regularizers").mkdir(parents=True)
+    (package / "a.py").write_text("")
+
+    def git(*arguments):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", tmp_path, *author, *arguments], check=True)
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "a")
+    monkeypatch.setattr("regbench.provenance.__file__", str(package / "provenance.py"))
+    (tmp_path / "notes.txt").write_text("")
+    assert not provenance(torch.device("cpu"))["dirty"]
+    (package / "regularizers/mine.py").write_text("")
+    assert provenance(torch.device("cpu"))["dirty"]
 
 
 def test_a_cell_is_sorted_by_the_number_that_it_begins_with():

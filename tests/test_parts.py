@@ -108,6 +108,7 @@ def test_wrong_arguments_are_one_line(monkeypatch, arguments, words):
     [
         ("no.such:Thing", "cannot import 'no.such'"),
         ("regbench.regularizers.sat_r1:SATR2", "has no 'SATR2'; did you mean 'SATR1'?"),
+        ("json.tool", """'json.tool' offers no class: write __all__ = ["Class"] in it"""),
     ],
 )
 def test_what_is_not_there_is_one_line(reference, words):

@@ -9,11 +9,28 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 
 from regbench import tensors
+from regbench.configfile import parse
 from regbench.errors import UserError
+from regbench.grid import resolve
+from regbench.manifest import Declared
 from regbench.seals import DamagedError, read_record, read_table, write_record, write_table
 from regbench.show import show
+
+NATURAL = Declared(
+    "natural", "natural", "regbench.regularizers.natural:Natural", {}, lambda h, m: 1
+)
+
+CONFIG = """
+experiment: tiny
+seeds: [0]
+training: {epochs: 1, batch_size: 64, learning_rate: 0.1}
+regularizers: {natural: null}
+attacks: {white_box: {clean: null}}
+datasets: {digits: {epsilon: 0.1, validation: 297, models: {small_cnn: null}}}
+"""
 
 
 def record(path: Path) -> None:
@@ -150,5 +167,12 @@ def test_show_reads_each_kind_and_refuses_others(file, tmp_path):
     path, _ = file
     assert show(path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"expected a run's folder or a file of type"):
+    with pytest.raises(UserError, match=r"expected a run's folder or a file in it of type"):
         show(tmp_path / "notes.txt")
+
+
+def test_show_reads_the_card_of_a_run(tmp_path):
+    """It carries no digest: it is an argument."""
+    card = resolve(parse(yaml.safe_load(CONFIG)), {"natural": NATURAL}).runs[0].card
+    (tmp_path / "card.json").write_text(card.text())
+    assert show(tmp_path / "card.json") == card.model_dump(mode="json")

@@ -12,7 +12,9 @@ from regbench.configfile import parse
 from regbench.errors import UserError
 from regbench.grid import resolve
 from regbench.manifest import Declared
+from regbench.rows import Rows
 from regbench.seals import digest_of, read_table, write_record, write_table
+from regbench.unfinished import unfinished
 
 IMAGES = 5
 DECLARED = {
@@ -202,6 +204,17 @@ def test_what_pays_for_a_loss_changes_nothing_and_is_told(gather, tmp_path):
             table, read_table(Path(f"report/{name}.parquet"))[0].to_pandas()
         )
     assert set(gather(more, "--replace")["runs"]["regularizer"]) == {"natural", "fgsm_at"}
+
+
+def test_what_is_not_there_yet_is_told(gather):
+    whole = manifest()
+    make(whole, only="natural", suites=["white_box"])
+    told = unfinished(Rows(**gather(whole)), whole)
+    assert "2 of 4 trainings are here." in told
+    assert "Not trained: digits, small_cnn: fgsm_at (seed 0, 1)." in told
+    assert "Not judged by pgd (2 trainings)." in told
+    make(whole)
+    assert not unfinished(Rows(**gather(whole)), whole)
 
 
 def test_an_empty_gallery_stays(gather, tmp_path):

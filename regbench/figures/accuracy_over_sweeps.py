@@ -18,8 +18,9 @@ NOTHING = "No swept attack was run (config: `sweep:`)."
 def accuracy_over_sweeps(rows: Rows) -> Figure:
     """Return one panel for each attack that is swept: accuracy against the parameter, per method.
 
-    Points are means over seeds, bars one standard deviation. An attack is honest if its curve falls
-    to 0 as ε grows, and strong enough where more steps change nothing.
+    Points are means over seeds, bars one standard deviation; the dotted line is the ε that was
+    trained for. An attack is honest if its curve falls to 0 as ε grows. Where more steps change
+    nothing it has converged, which does not make it the strongest.
     """
     means = over_seeds(results(rows))
     swept = means[means["sweep"].notna()]
@@ -29,7 +30,13 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
     figure, row = side_by_side(len(panels))
     for axes, ((name, family), part) in zip(row, panels, strict=True):
         _draw(axes, part, styles(swept))
-        axes.set_title(f"{name}: {family}\nn = {part['n'].max()}", fontsize="medium")
+        told = f"n = {part['n'].max()}"
+        if part["sweep"].iloc[0] == "epsilon":
+            runs = rows.runs[rows.runs["dataset"] == part["dataset"].iloc[0]]
+            axes.axvline(runs["epsilon"].iloc[0], color="0.4", linestyle=":", zorder=0)
+        else:
+            told += f", ε = {part['epsilon'].iloc[0]:.4g}"
+        axes.set_title(f"{name}: {family}\n{told}", fontsize="medium")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
