@@ -254,10 +254,12 @@ def test_an_experiment_without_diagnostics_calls_nobody_robust():
     assert of(clean(), fgsm(80), pgd(70), diagnostics=measured())["verdict"] == "robust"
 
 
-def test_a_run_without_verdicts_or_measurements_is_unknown():
+def test_a_run_that_nothing_was_asked_of_has_no_verdict():
+    """Such as one that others' images are crafted on, before it was judged itself."""
     stored = rows(clean(), fgsm(80))
-    stored.verdicts["seed"] = stored.evaluations["seed"] = 1
-    assert panel(stored).iloc[0]["verdict"] == "unknown"
+    twin = pd.concat([stored.runs, stored.runs.assign(seed=1)], ignore_index=True)
+    assert list(panel(stored._replace(runs=twin))["seed"]) == [0]
+    assert panel(stored._replace(runs=twin.tail(1))).empty
 
 
 def test_the_page_shows_verdicts_and_the_rule():
