@@ -51,6 +51,7 @@ def page(
     gap: Gap | None = None,
     remaking: Remaking | None = None,
     compared: pd.DataFrame = NONE,
+    lacking: str = "",
 ) -> str:
     """Return the page as HTML.
 
@@ -61,6 +62,7 @@ def page(
         gap: two attacks whose difference is a column.
         remaking: what gives the command lines; none: there are none.
         compared: of `regbench.comparisons.comparisons`.
+        lacking: of `regbench.unfinished.unfinished`.
     """
     doubted, masked = doubts(rows), panel(rows)
     numbers = traced(rows, doubted)
@@ -76,7 +78,7 @@ def page(
         experiment=folder.name,
         datasets=", ".join(numbers["dataset"].astype(str).unique()),
         size=_size(rows),
-        unfinished=unfinished(rows, remaking.manifest) if remaking else "",
+        lacking=lacking,
         reading=reading(numbers).split("\n\n"),
         origins=_dated(origins(rows)),
         command=remaking.whole() if remaking else "",
@@ -176,7 +178,8 @@ def main() -> None:
     rows, known = load(folder), load_published(arguments.published)
     references = references_of(rows, arguments.references)
     compared = comparisons(judged(rows), references, arguments.margin / 100)
-    text = page(folder, rows, known, arguments.gap, remaking, compared)
+    lacking = unfinished(rows, remaking.manifest) if remaking else ""
+    text = page(folder, rows, known, arguments.gap, remaking, compared, lacking)
     with draft_of(folder / "index.html") as draft:
         draft.write_text(text, encoding="utf-8")
 

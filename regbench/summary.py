@@ -110,7 +110,7 @@ def summary(
     doubts: pd.DataFrame = NONE,
     compared: pd.DataFrame = NOT_COMPARED,
     panel: pd.DataFrame = masking.NONE,
-    unfinished: str = "",
+    lacking: str = "",
 ) -> str:
     """Return the page as Markdown.
 
@@ -122,13 +122,13 @@ def summary(
         doubts: of `regbench.doubts.doubts`.
         compared: of `regbench.comparisons.comparisons`.
         panel: of `regbench.masking.panel`.
-        unfinished: of `regbench.unfinished.unfinished`.
+        lacking: of `regbench.unfinished.unfinished`.
     """
     shown = markdown(tables)
     parts = (
         f"# Robust accuracy on {', '.join(tidy['dataset'].unique())}",
         shown,
-        *([unfinished] if unfinished else []),
+        *([lacking] if lacking else []),
         MARKED * (MARK in shown) + reading(tidy),
         *([RULED] if any("verdict" in table for table in tables) else []),
         PAGE,

@@ -364,7 +364,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(folder, rows, known, remaking, compared):
-    text = page(folder, diagnosed(rows), known, ("fgsm", "pgd"), remaking, compared)
+    lacking = "Not finished: 1 of 2 trainings are here."
+    text = page(folder, diagnosed(rows), known, ("fgsm", "pgd"), remaking, compared, lacking)
     (folder / "index.html").write_text(text)
     return text
 
@@ -375,6 +376,7 @@ def test_the_page_asks_for_nothing_outside_itself(html):
     assert "default-src 'none'" in rest
     assert "url(" not in rest
     assert EVIL not in rest
+    assert "Not finished: 1 of 2 trainings are here." in rest
 
 
 def test_the_command_writes_the_same_page_twice(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def expected(manifest: Manifest, folder: Path) -> list[list[str]]:
     asked = ["--gap", *CONFIG["gap"], "--margin", "2.5", "--references", *CONFIG["references"]]
     draw = [
         ["regbench.collect", path, "--out", reports, *written(f"{logs}-collect.log")],
-        ["regbench.tables", reports, *asked, "--published", *published,
+        ["regbench.tables", reports, *asked, "--published", *published, "--manifest", path,
          *written(f"{logs}-tables.log")],
         ["regbench.figures", reports, *written(f"{logs}-figures.log")],
         ["regbench.page", reports, *asked, "--published", *published, "--manifest", path,
