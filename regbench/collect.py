@@ -137,8 +137,9 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = Manifest.read(arguments.manifest)
     before = stored.tables(arguments.out) if arguments.partial else {}
-    tables = collect(manifest, arguments.partial, stored.trainings(before))
-    kept = "" if arguments.replace else _kept(before, tables)
+    held = stored.trainings(before)
+    tables = collect(manifest, arguments.partial, held)
+    kept = _kept(before, held, tables) if before and not arguments.replace else ""
     if kept or not tables:
         print(f"{arguments.out}: {kept or 'nothing to collect yet'}")
         return
@@ -147,15 +148,20 @@ def main() -> None:
     print(f"{arguments.out}: {done} of {len(manifest.runs)} runs, {verdicts} verdicts")
 
 
-def _kept(before: Tables, tables: Tables) -> str:
+def _kept(before: Tables, held: Mapping[str, Known], tables: Tables) -> str:
     """Return why a report is left as it is; nothing, if it loses nothing by new tables.
+
+    Args:
+        before: the report's tables.
+        held: what they hold of trainings, by their folders; nothing where they do not tell.
+        tables: the new ones.
 
     Raises:
         UserError: it would lose as well as gain by them.
     """
-    held, found = stored.trainings(before), stored.trainings(tables)
+    found = stored.trainings(tables)
     lost, gained = _listed(beyond(held, found)), _listed(beyond(found, held))
-    if before and not held:  # not comparable but by number
+    if not held:  # not comparable but by number
         more = len(before.get("verdicts", ())) > len(tables.get("verdicts", ()))
         lost = "rows of a version that did not tell their cards" if more else ""
     if not lost:

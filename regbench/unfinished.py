@@ -8,7 +8,7 @@ import pandas as pd
 from regbench.manifest import Manifest, Run
 from regbench.rows import Rows
 
-CELL = ["dataset", "model", "regularizer", "seed"]
+TRAINING = ["dataset", "model", "regularizer", "seed"]
 
 Key = tuple[object, ...]
 
@@ -20,7 +20,7 @@ def unfinished(rows: Rows, manifest: Manifest) -> str:
         rows: the report's.
         manifest: the experiment's.
     """
-    trained, judged = _keys(rows.runs, CELL), _keys(rows.evaluations, [*CELL, "attack"])
+    trained, judged = _keys(rows.runs, TRAINING), _keys(rows.evaluations, [*TRAINING, "attack"])
     there = [run for run in manifest.runs if _key(run) in trained]
     lacking = _listed([run for run in manifest.runs if _key(run) not in trained])
     waiting = Counter(

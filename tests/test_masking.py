@@ -254,6 +254,13 @@ def test_an_experiment_without_diagnostics_calls_nobody_robust():
     assert of(clean(), fgsm(80), pgd(70), diagnostics=measured())["verdict"] == "robust"
 
 
+def test_a_run_without_verdicts_or_measurements_is_unknown():
+    """No attack on it found room for an image."""
+    stored = rows(clean(), fgsm(80))
+    stored.verdicts["seed"] = 1
+    assert panel(stored).iloc[0]["verdict"] == "unknown"
+
+
 def test_a_run_that_nothing_was_asked_of_has_no_verdict():
     """Such as one that others' images are crafted on, before it was judged itself."""
     stored = rows(clean(), fgsm(80))
