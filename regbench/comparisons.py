@@ -168,6 +168,21 @@ def intervals(tables: Sequence[Judged]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=INTERVALS)
 
 
+def bounded(means: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds with the ends of their 95 % intervals, `low` and `high`.
+
+    The points of sweeps have none.
+
+    Args:
+        means: of `regbench.rows.over_seeds`.
+        found: of `intervals`.
+    """
+    keys = ["dataset", "model", "regularizer", "attack"]
+    ends = found.set_index(keys)[["low", "high"]]
+    each = ends.reindex(pd.MultiIndex.from_frame(means[keys].astype(str)))
+    return means.assign(low=each["low"].to_numpy(), high=each["high"].to_numpy())
+
+
 def comparisons(
     tables: Sequence[Judged], references: Sequence[str], margin: float = MARGIN
 ) -> pd.DataFrame:

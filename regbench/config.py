@@ -310,7 +310,9 @@ class Experiment(Section):
         " fgsm_at and pgd_at, as far as they are among them",
     )
     margin: Annotated[float, Field(gt=0, le=100, strict=True), WRITTEN] = Field(
-        5.0, description="percentage points within which two methods are on par"
+        5.0,
+        description="percentage points within which two methods are on par, or published numbers"
+        " agree",
     )
     datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
 

@@ -11,7 +11,6 @@ import pandas as pd
 from regbench.doubts import flags
 from regbench.grid import run_folder
 from regbench.manifest import Manifest
-from regbench.published import interval
 from regbench.rows import RUN, Rows, results
 from regbench.tables import percent
 
@@ -89,7 +88,7 @@ def of_mean(mean: pd.Series, runs: pd.DataFrame, remaking: Remaking | None = Non
     """Return what is told of a mean over seeds, one `name: value` a line.
 
     Args:
-        mean: a row of `regbench.rows.over_seeds`.
+        mean: a row of `regbench.rows.over_seeds`, `regbench.comparisons.bounded`.
         runs: the rows of `traced` that it is the mean of.
         remaking: what gives the command line; none: it is left out.
     """
@@ -99,12 +98,10 @@ def of_mean(mean: pd.Series, runs: pd.DataFrame, remaking: Remaking | None = Non
 def _mean(mean: pd.Series) -> dict[str, str]:
     if pd.isna(mean["mean"]):
         return {"accuracy": str(mean["failure"])}
-    value, half = interval(mean)
-    low, high = max(0.0, value - half), min(1.0, value + half)
-    over = "seeds (Student's t) and images" if mean["seeds"] > 1 else "images"
+    over = "seeds and images" if mean["seeds"] > 1 else "images"
     return {
         "accuracy": f"{percent(mean['mean'], mean['sd'])} %",
-        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}, over {over} (Wilson)",
+        "95 % interval": f"{100 * mean['low']:.1f} to {100 * mean['high']:.1f}, over {over}",
     }
 
 

@@ -9,16 +9,17 @@ import ast
 import re
 import subprocess
 from base64 import b64encode
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from regbench import pagetables
-from regbench.comparisons import NONE, comparisons, judged, references_of
+from regbench.beside import OURS
+from regbench.comparisons import MARGIN, bounded, comparisons, intervals, judged, references_of
 from regbench.costs import costs
 from regbench.doubts import doubts
 from regbench.drafts import draft_of
@@ -27,7 +28,7 @@ from regbench.manifest import Manifest
 from regbench.masking import panel
 from regbench.members import source
 from regbench.origins import Remaking, traced
-from regbench.published import NOTHING, OURS, Published
+from regbench.published import NOTHING, Published
 from regbench.published import load as load_published
 from regbench.rows import Rows, load, over_seeds
 from regbench.summary import origins, reading
@@ -50,8 +51,9 @@ def page(
     known: Published = NOTHING,
     gap: Gap | None = None,
     remaking: Remaking | None = None,
-    compared: pd.DataFrame = NONE,
     lacking: str = "",
+    references: Sequence[str] = (),
+    margin: float = MARGIN,
 ) -> str:
     """Return the page as HTML.
 
@@ -61,12 +63,14 @@ def page(
         known: published numbers to stand beside ours.
         gap: two attacks whose difference is a column.
         remaking: what gives the command lines; none: there are none.
-        compared: of `regbench.comparisons.comparisons`.
         lacking: of `regbench.unfinished.unfinished`.
+        references: regularizers that each method is compared with.
+        margin: a share, within which two methods are on par, or published numbers agree.
     """
     doubted, masked = doubts(rows), panel(rows)
-    numbers = traced(rows, doubted)
-    means = over_seeds(numbers)
+    numbers, trained = traced(rows, doubted), judged(rows)
+    means = bounded(over_seeds(numbers), intervals(trained))
+    compared = comparisons(trained, references, margin)
     environment = Environment(
         loader=PackageLoader("regbench", "templates"),
         autoescape=True,
@@ -90,7 +94,7 @@ def page(
         ],
         tables=[
             pagetables.results(numbers, remaking),
-            pagetables.published(known, means),
+            pagetables.published(known, means, margin),
             pagetables.ranking(known, means),
             pagetables.doubts(doubted, numbers),
             pagetables.failures(numbers),
@@ -177,9 +181,9 @@ def main() -> None:
     folder = arguments.folder.resolve()
     rows, known = load(folder), load_published(arguments.published)
     references = references_of(rows, arguments.references)
-    compared = comparisons(judged(rows), references, arguments.margin / 100)
     lacking = unfinished(rows, remaking.manifest) if remaking else ""
-    text = page(folder, rows, known, arguments.gap, remaking, compared, lacking)
+    margin = arguments.margin / 100
+    text = page(folder, rows, known, arguments.gap, remaking, lacking, references, margin)
     with draft_of(folder / "index.html") as draft:
         draft.write_text(text, encoding="utf-8")
 

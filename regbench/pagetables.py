@@ -5,15 +5,15 @@ from typing import Any, cast
 
 import pandas as pd
 
+from regbench.beside import compare, places
 from regbench.comparisons import strongest
 from regbench.doubts import RULES
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.origins import Remaking, lines, of_mean, of_one
-from regbench.published import Published, compare, places
+from regbench.published import Published
 from regbench.rows import CELL, RUN, Rows, labels, unswept
 from regbench.sheets import Place, Sheet
 from regbench.summary import (
-    BESIDE,
     COSTS,
     DOUBTED,
     MARK,
@@ -23,6 +23,7 @@ from regbench.summary import (
     meanings,
     points,
     priced,
+    read_beside,
 )
 from regbench.tables import Gap, accuracy
 
@@ -60,7 +61,7 @@ def accuracies(
     """Return one table per data set, and one more of the attacks crafted on another network.
 
     Args:
-        means: of `regbench.rows.over_seeds`.
+        means: of `regbench.rows.over_seeds`, `regbench.comparisons.bounded`.
         numbers: of `regbench.origins.traced`, from which `means` are.
         gap: two attacks whose difference is a column.
         doubted: of `regbench.doubts.doubts`.
@@ -272,9 +273,10 @@ def results(numbers: pd.DataFrame, remaking: Remaking | None) -> Sheet:
     )
 
 
-def published(known: Published, means: pd.DataFrame) -> Sheet:
+def published(known: Published, means: pd.DataFrame, margin: float) -> Sheet:
     """Return the published numbers that methods of ours stand beside."""
-    return Sheet.of("Beside published numbers", [BESIDE, *_when(known)], compare(known, means))
+    title, beside = "Beside published numbers", compare(known, means, margin)
+    return Sheet.of(title, [read_beside(margin), *_when(known)], beside.drop(columns="margin"))
 
 
 def ranking(known: Published, means: pd.DataFrame) -> Sheet:

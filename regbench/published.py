@@ -1,33 +1,14 @@
-"""Published accuracies beside ours: do they agree, differ, or answer another question?"""
+"""Published accuracies, as config/published.yaml and files like it hold them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Self
 
-import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.stats import t
-from statsmodels.stats.proportion import proportion_confint
 
 from regbench.config import Count, Name, Radius, canonical
 from regbench.configfile import read
 from regbench.errors import UserError
-from regbench.rows import CELL
-
-COLUMNS = [
-    "dataset", "model", "method", "attack", "published", "images", "ours", "n", "seeds",
-    "verdict", "source",
-]  # fmt: skip
-
-PLACES = [
-    "dataset", "epsilon", "attack", "place", "accuracy", "images", "method", "model", "source",
-]  # fmt: skip
-
-OURS = "this experiment"
-"""The source of a number of ours."""
-
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -118,17 +99,7 @@ class Published(BaseModel):
     entries: tuple[Entry, ...]
 
 
-WHOLE = 10_000
-"""Images of the test sets that numbers are published for: all, where a source does not say."""
-
 NOTHING = Published(attacks={}, entries=())
-
-
-class Interval(NamedTuple):
-    """An accuracy, 0 to 1, with half the width of its 95 % interval."""
-
-    value: float
-    half: float
 
 
 def load(paths: Sequence[Path]) -> Published:
@@ -170,147 +141,3 @@ def _load(path: Path) -> Published:
         for entry in published.entries
     ]
     return published.model_copy(update={"entries": tuple(told)})
-
-
-def compare(published: Published, means: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per published number that a method of ours stands beside, in percent.
-
-    `verdict` is `agree` where the two 95 % intervals of a difference include 0, else `differ`; or
-    `cannot be compared`, where no attack of ours has the parameters of the published one. Where
-    several have them, the strongest is compared. A source that does not say how many images it
-    judged is taken to have judged `WHOLE`.
-
-    Args:
-        published: of `load`.
-        means: of `regbench.rows.over_seeds`.
-    """
-    rows = [
-        _row(entry, published.attacks[name], percent, cell)
-        for entry in published.entries
-        for _, cell in means.groupby(CELL, observed=True)
-        if _stands_beside(entry, cell)
-        for name, percent in entry.accuracy.items()
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def interval(mean: pd.Series) -> Interval:
-    """Return a mean over seeds with its 95 % interval, over the draw of the seeds and the images.
-
-    Args:
-        mean: a row of `regbench.rows.over_seeds`.
-    """
-    low, high = proportion_confint(mean["mean"] * mean["n"], mean["n"], method="wilson")
-    half = (high - low) / 2
-    if mean["seeds"] > 1:
-        half = np.hypot(half, t.ppf(0.975, mean["seeds"] - 1) * mean["sd"] / np.sqrt(mean["seeds"]))
-    return Interval(mean["mean"], float(half))
-
-
-def places(published: Published, means: pd.DataFrame) -> pd.DataFrame:
-    """Return our accuracies ranked among the published ones, under each attack, in percent.
-
-    Ranked together is what shares data set, radius, attack and its parameters; the method and the
-    network may be any. Where several attacks of ours are the published one, the strongest counts.
-    Equal accuracies share the better place. Without one of ours there is no ranking.
-
-    Args:
-        published: of `load`.
-        means: of `regbench.rows.over_seeds`.
-    """
-    models = {(entry.dataset, entry.epsilon) for entry in published.entries}
-    rankings = [
-        _ranked(published, name, dataset, epsilon, means)
-        for dataset, epsilon in sorted(models)
-        for name in published.attacks
-    ]
-    return pd.concat([pd.DataFrame(columns=PLACES), *rankings], ignore_index=True)
-
-
-def _ranked(
-    published: Published, name: str, dataset: str, epsilon: float, means: pd.DataFrame
-) -> pd.DataFrame:
-    meaning = published.attacks[name]
-    of_data = means[means["dataset"] == dataset]
-    labels = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
-    same = np.array([_is(meaning, epsilon, row) for _, row in of_data.iterrows()], dtype=bool)
-    judged = of_data[same & of_data["mean"].notna()].sort_values("mean", kind="stable")
-    strongest = judged.drop_duplicates(CELL).sort_values(CELL)
-    ours = [
-        (row["mean"], row["n"], row["method"], row["model"], OURS)
-        for _, row in strongest.iterrows()
-    ]
-    theirs = [
-        (
-            entry.accuracy[name] / 100,
-            entry.images or "–",
-            entry.called(labels),
-            entry.model,
-            _source(entry),
-        )
-        for entry in published.entries
-        if (entry.dataset, entry.epsilon) == (dataset, epsilon) and name in entry.accuracy
-    ]
-    if not (ours and theirs):
-        return pd.DataFrame(columns=PLACES)
-    columns = ["accuracy", "images", "method", "model", "source"]
-    table = pd.DataFrame([*ours, *theirs], columns=columns)
-    place = table["accuracy"].rank(ascending=False, method="min").astype(int)
-    table = table.assign(
-        dataset=dataset,
-        epsilon=f"{epsilon:.4g}",
-        attack=meaning.label,
-        place=place.astype(str) + f" of {len(table)}",
-        accuracy=(100 * table["accuracy"]).map("{:.2f}".format),
-        model=table["model"].astype(object).fillna("–"),
-    )
-    return table.loc[place.sort_values(kind="stable").index, PLACES]
-
-
-def _stands_beside(entry: Entry, cell: pd.DataFrame) -> bool:
-    first = cell.iloc[0]
-    same = (first["dataset"], first["rule"]) == (entry.dataset, entry.rule)
-    return same and entry.model in {None, first["model"]}
-
-
-def _row(entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame) -> dict[str, object]:
-    first = cell.iloc[0]
-    told = {
-        "dataset": entry.dataset, "model": first["model"], "method": first["method"],
-        "attack": meaning.label, "published": f"{percent:g}", "images": entry.images or "–",
-        "source": _source(entry),
-    }  # fmt: skip
-    ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
-    ours = ours[ours["mean"].notna()]
-    if ours.empty:
-        return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
-    row = ours.sort_values("mean", kind="stable").iloc[0]
-    mine, theirs = interval(row), _theirs(percent, entry.images or WHOLE)
-    apart = abs(mine.value - theirs.value) > np.hypot(mine.half, theirs.half)
-    return {
-        **told,
-        "ours": f"{100 * mine.value:.1f} ± {100 * mine.half:.1f}",
-        "n": row["n"],
-        "seeds": row["seeds"],
-        "verdict": "differ" if apart else "agree",
-    }
-
-
-def _source(entry: Entry) -> str:
-    return entry.source + (f" ({entry.note})" if entry.note else "")
-
-
-def _is(meaning: Meaning, epsilon: float, row: pd.Series) -> bool:
-    """Tell whether an attack of ours is the published one; a swept or transferred one is not."""
-    return (
-        pd.isna(row["sweep"])
-        and pd.isna(row["source"])
-        and row["member"] == f"regbench.attacks.{meaning.attack}"
-        and (meaning.attack == "clean" or bool(np.isclose(row["epsilon"], epsilon, atol=1e-4)))
-        and meaning.told_by(json.loads(row["arguments"]))
-    )
-
-
-def _theirs(percent: float, images: int) -> Interval:
-    low, high = proportion_confint(percent / 100 * images, images, method="wilson")
-    return Interval(percent / 100, (high - low) / 2)

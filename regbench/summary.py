@@ -29,10 +29,10 @@ MARK = "†"
 """Stands behind a number that is in doubt."""
 
 BESIDE = """\
-Ours: mean over seeds, in percent, ± half of a 95 % interval over seeds (Student's t) and images
-(Wilson). `agree`: the difference is within both intervals together. `cannot be compared`: no
-attack here has the published one's kind, radius and steps. Networks and training differ between
-sources."""
+Ours: mean over seeds, in percent, with its 95 % interval over seeds and images. `verdict`, of the
+95 % interval of the difference: `differ`: it leaves out 0; `agree`: it includes 0 and lies within
+± {margin:g} points; `open`: too wide to say. `cannot be compared`: no attack here has the
+published one's kind, radius and steps. Networks and training differ between sources."""
 
 
 PAGE = """\
@@ -118,7 +118,7 @@ def summary(
         rows: the experiment's.
         tidy: of `regbench.rows.results`.
         tables: of `regbench.tables.accuracy`.
-        beside: of `regbench.published.compare`.
+        beside: of `regbench.beside.compare`.
         doubts: of `regbench.doubts.doubts`.
         compared: of `regbench.comparisons.comparisons`.
         panel: of `regbench.masking.panel`.
@@ -234,7 +234,13 @@ def published(beside: pd.DataFrame) -> str:
     """Return the published numbers beside ours, or that there are none."""
     if beside.empty:
         return "None are known for these data sets and methods."
-    return f"{BESIDE}\n\n{markdown([beside])}"
+    shown = markdown([beside.drop(columns="margin")])
+    return f"{read_beside(beside['margin'].iloc[0])}\n\n{shown}"
+
+
+def read_beside(margin: float) -> str:
+    """Return how to read the published numbers beside ours; `margin` is a share."""
+    return BESIDE.format(margin=100 * margin)
 
 
 def doubted(doubts: pd.DataFrame, tidy: pd.DataFrame) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from regbench.beside import compare
 from regbench.comparisons import (
     MARGIN,
     REFERENCES,
+    bounded,
     comparisons,
     intervals,
     judged,
@@ -21,7 +23,6 @@ from regbench.latex import latex
 from regbench.manifest import Manifest
 from regbench.masking import NEEDED, panel
 from regbench.masking import NONE as NOT_JUDGED
-from regbench.published import compare
 from regbench.published import load as load_published
 from regbench.rows import CELL, labels, load, over_seeds, results, unswept
 from regbench.summary import MARK, counted, markdown, summary
@@ -137,7 +138,9 @@ def main() -> None:
     broken, masked = doubts(rows), panel(rows)
     tidy = results(rows)
     tidy = tidy.assign(flags=flags(tidy, broken))
-    means = over_seeds(tidy)
+    trained = judged(rows)
+    known = intervals(trained)
+    means = bounded(over_seeds(tidy), known)
     white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
     printed = [
         (table, cells(part, broken)[dataset])
@@ -145,14 +148,14 @@ def main() -> None:
         for dataset, table in accuracy(part, pair, broken, masked).items()
     ]
     tables = [table for table, _ in printed]
-    trained = judged(rows)
-    compared = comparisons(trained, references, arguments.margin / 100)
-    beside = compare(load_published(arguments.published), means)
+    margin = arguments.margin / 100
+    compared = comparisons(trained, references, margin)
+    beside = compare(load_published(arguments.published), means, margin)
     lacking = unfinished(rows, Manifest.read(arguments.manifest)) if arguments.manifest else ""
     stored = {
         "results": tidy,
         "accuracy": pd.concat(accuracy(means, gap, broken, masked).values()),
-        "intervals": intervals(trained),
+        "intervals": known,
         "comparisons": compared,
         "published": beside,
         "doubts": broken,
@@ -163,7 +166,7 @@ def main() -> None:
     texts = {
         "accuracy.md": markdown(tables) + "\n",
         "accuracy.tex": "\n".join(latex(table, part, bold) for table, part in printed),
-        "published.md": markdown([beside]) + "\n",
+        "published.md": markdown([beside.drop(columns="margin")]) + "\n",
         "summary.md": summary(rows, tidy, tables, beside, broken, compared, masked, lacking),
     }
     for name, table in stored.items():
@@ -196,7 +199,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
-        help="percentage points within which two methods are on par",
+        help="percentage points within which two methods are on par, or published numbers agree",
     )  # fmt: skip
     parser.add_argument(
         "--manifest", help="the experiment's manifest, to tell what is missing and how it is made"

@@ -13,8 +13,9 @@ import torch
 from playwright.sync_api import expect, sync_playwright
 
 from regbench import page as stage
+from regbench.beside import OURS, compare, places
 from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
-from regbench.comparisons import comparisons, judged
+from regbench.comparisons import bounded, comparisons, intervals, judged
 from regbench.doubts import NONE, doubts
 from regbench.manifest import Manifest, Run
 from regbench.masking import BASE, NEEDED, SIGNS, panel
@@ -23,7 +24,7 @@ from regbench.origins import Remaking, of_mean, of_one, traced
 from regbench.page import page
 from regbench.pagetables import panel as panel_sheet
 from regbench.provenance import provenance
-from regbench.published import OURS, Published, compare, places
+from regbench.published import Published
 from regbench.published import load as load_published
 from regbench.rows import MEASURED, UNMEASURED, load, over_seeds
 from regbench.sheets import Cell
@@ -171,8 +172,8 @@ def test_a_cell_that_is_no_more_has_no_command(numbers, remaking):
     assert "to make it again" not in lines(of_one(chosen))
 
 
-def test_a_mean_tells_each_seed(numbers):
-    means = over_seeds(numbers)
+def test_a_mean_tells_each_seed(rows, numbers):
+    means = bounded(over_seeds(numbers), intervals(judged(rows)))
     for _, mean in means[means["attack"].isin(["pgd", "autoattack"])].iterrows():
         same = (numbers["method"] == mean["method"]) & (numbers["attack"] == mean["attack"])
         told = lines(of_mean(mean, numbers[same]))
@@ -301,12 +302,12 @@ def test_equal_accuracies_share_a_place(numbers, known):
     assert list(table["place"].str.split().str[0].head(3)) == ["1", "1", "3"]
 
 
-def test_a_method_that_is_none_of_ours_stands_beside_none(numbers, known):
-    means = over_seeds(numbers)
-    beside = compare(known, means)
+def test_a_method_that_is_none_of_ours_stands_beside_none(rows, numbers, known):
+    means = bounded(over_seeds(numbers), intervals(judged(rows)))
+    beside = compare(known, means, 0.05)
     assert set(beside["source"]) == {"someone 2020"}
     alone = known.model_copy(update={"entries": known.entries[1:]})
-    assert compare(alone, means).empty
+    assert compare(alone, means, 0.05).empty
     assert "other 2021 (tiny)" in set(places(alone, means)["source"])
 
 
@@ -327,22 +328,22 @@ LEADERBOARD = load_published([ROOT / "config/published.yaml", ROOT / "config/lea
 
 def test_ours_have_a_place_on_the_leaderboard(rows):
     rows = cifar(rows)
-    means = over_seeds(traced(rows, NONE))
+    means = bounded(over_seeds(traced(rows, NONE)), intervals(judged(rows)))
     table = places(LEADERBOARD, means)
     under = table[table["attack"] == "AutoAttack"]
     known = [one for one in LEADERBOARD.entries if one.dataset == "cifar10"]
     theirs = [one.accuracy["autoattack"] for one in known if "autoattack" in one.accuracy]
-    judged = means[means["attack"] == "autoattack"].set_index("method")["mean"].dropna()
-    assert len(under) == len(theirs) + len(judged)
+    ranked = means[means["attack"] == "autoattack"].set_index("method")["mean"].dropna()
+    assert len(under) == len(theirs) + len(ranked)
     assert len(theirs) >= 99
     ours = under[under["source"] == OURS].set_index("method")
     assert set(ours["images"]) == {200}
-    for method, mean in judged.items():
-        better = sum(one > 100 * mean for one in theirs) + (judged > mean).sum()
+    for method, mean in ranked.items():
+        better = sum(one > 100 * mean for one in theirs) + (ranked > mean).sum()
         assert ours.loc[method, "place"] == f"{better + 1} of {len(under)}"
     trades = under[under["method"] == "Zhang2019Theoretically"].iloc[0]
     assert (trades["accuracy"], trades["model"]) == ("53.08", "WideResNet-34-10")
-    assert not set(compare(LEADERBOARD, means)["source"]) & {
+    assert not set(compare(LEADERBOARD, means, 0.05)["source"]) & {
         source for source in table["source"] if source.startswith("RobustBench")
     }
 
@@ -365,7 +366,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(folder, rows, known, remaking, compared):
     lacking = "Not finished: 1 of 2 trainings are here."
-    text = page(folder, diagnosed(rows), known, ("fgsm", "pgd"), remaking, compared, lacking)
+    references = list(compared["reference"].unique())
+    shown = diagnosed(rows)
+    text = page(folder, shown, known, ("fgsm", "pgd"), remaking, lacking, references)
     (folder / "index.html").write_text(text)
     return text
 

@@ -13,12 +13,14 @@ import pytest
 from matplotlib import pyplot as plt
 
 from regbench import members, tables
+from regbench.beside import Interval, compare, verdict
+from regbench.comparisons import bounded, intervals, judged
 from regbench.costs import costs
 from regbench.errors import UserError
 from regbench.figures import look
 from regbench.latex import latex
 from regbench.page import page
-from regbench.published import NOTHING, Published, compare
+from regbench.published import NOTHING, Published
 from regbench.published import load as load_published
 from regbench.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
 from regbench.seals import write_table
@@ -248,11 +250,11 @@ def test_a_table_shows_what_did_not_fit_in_memory(rows, seeds, shown):
 
 def test_a_number_that_there_is_not_cannot_be_compared(rows):
     told = published(clean=85)
-    assert list(compare(told, over_seeds(results(rows)))["verdict"]) == ["agree"]
+    assert list(beside(told, rows, 0.2)["verdict"]) == ["agree"]
     hit = rows.verdicts["attack"] == "clean"
     status = rows.evaluations["status"].where(rows.evaluations["attack"] != "clean", "no memory")
     none = Rows(rows.verdicts[~hit], rows.evaluations.assign(status=status), *rows[2:])
-    assert list(compare(told, over_seeds(results(none)))["verdict"]) == ["cannot be compared"]
+    assert list(beside(told, none)["verdict"]) == ["cannot be compared"]
 
 
 @pytest.mark.parametrize("name", members.names("figures"))
@@ -371,27 +373,46 @@ def published(**accuracy):
     )
 
 
-def test_a_published_number_agrees_within_both_intervals_or_differs(rows):
-    means = over_seeds(results(rows))  # ours: FGSM 96 %, standard deviation 1 point, 3 seeds
-    low, high = wilson(96, 100)
-    half = math.hypot((high - low) / 2, 4.302653 * 0.01 / math.sqrt(3))
-    for theirs in (100.0, 91.0, 89.0, 80.0):
-        table = compare(published(fgsm=theirs), means)
-        (row,) = table.itertuples()
-        low, high = wilson(theirs, 100)
-        agree = abs(0.96 - theirs / 100) <= math.hypot(half, (high - low) / 2)
-        assert row.verdict == ("agree" if agree else "differ")
-        assert row.ours == f"96.0 ± {100 * half:.1f}"
-        assert (row.n, row.seeds, row.method) == (100, 3, "FGSM-AT")
-    assert {compare(published(fgsm=p), means)["verdict"][0] for p in (96, 50)} == {
-        "agree", "differ",
-    }  # fmt: skip
+def beside(told, rows, margin=0.05):
+    means = bounded(over_seeds(results(rows)), intervals(judged(rows)))
+    return compare(told, means, margin)
+
+
+def test_a_published_number_agrees_differs_or_is_open(rows):
+    # ours: FGSM 96 %, standard deviation 1 point, 3 seeds
+    found = intervals(judged(rows)).set_index(["regularizer", "attack"]).loc["FGSM-AT", "fgsm"]
+    for theirs, margin, expected in (
+        (96, 0.05, "open"), (96, 0.2, "agree"), (91, 0.2, "agree"), (50, 0.05, "differ"),
+        (50, 0.5, "differ"),
+    ):  # fmt: skip
+        (row,) = beside(published(fgsm=theirs), rows, margin).itertuples()
+        assert row.verdict == expected
+        assert row.ours == f"96.0 [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+        assert (row.n, row.seeds, row.method, row.margin) == (100, 3, "FGSM-AT", margin)
+
+
+def test_two_seeds_that_say_nothing_agree_with_nothing():
+    one = Interval(0.806, 0.0, 1.0)
+    assert {verdict(one, Interval(p, p, p), 0.05) for p in (0.0, 0.5, 0.99)} == {"open"}
+
+
+def test_the_interval_of_a_difference_is_as_far_as_each_end_reaches():
+    """Symmetric intervals give the root of the sum of squares; an end at 0 reaches no further."""
+    ours, theirs = Interval(0.5, 0.47, 0.53), Interval(0.45, 0.41, 0.49)  # ± 3 and ± 4: ± 5
+    assert verdict(ours, theirs, 0.0999) == "open"
+    assert verdict(ours, theirs, 0.1001) == "agree"
+    assert verdict(ours, Interval(0.4499, 0.4099, 0.4899), 0.2) == "differ"
+    nothing = Interval(0.0, 0.0, 0.004)
+    assert verdict(nothing, Interval(0.0, 0.0, 0.0004), 0.0039) == "open"
+    assert verdict(nothing, Interval(0.0, 0.0, 0.0004), 0.0041) == "agree"
+    assert verdict(nothing, Interval(0.001, 0.0009, 0.0014), 0.1) == "agree"
+    assert verdict(nothing, Interval(0.01, 0.0059, 0.0101), 0.1) == "differ"
 
 
 def test_another_attack_cannot_be_compared(rows):
-    table = compare(published(fgsm=96, fgsm_twice=96), over_seeds(results(rows)))
+    table = beside(published(fgsm=96, fgsm_twice=96), rows, 0.2)
     assert list(table["verdict"]) == ["agree", "cannot be compared"]
-    assert list(table["ours"]) == ["96.0 ± 4.8", "–"]
+    assert list(table["ours"].str.split().str[0]) == ["96.0", "–"]
 
 
 def test_pgd_is_compared_with_pgd_not_with_ifgsm_or_restarts():
@@ -404,14 +425,14 @@ def test_pgd_is_compared_with_pgd_not_with_ifgsm_or_restarts():
     cell = {
         "dataset": "mnist", "model": "lenet_plus", "regularizer": "pgd_at", "method": "PGD-AT",
         "rule": "pgd_at", "epsilon": 0.3, "sweep": None, "source": None, "n": 100, "seeds": 1,
-        "sd": 0.0, "member": "regbench.attacks.pgd",
+        "sd": 0.0, "low": 0.5, "high": 1.0, "member": "regbench.attacks.pgd",
     }  # fmt: skip
     shared = {"loss": "cross_entropy", "steps": 100}
     means = pd.DataFrame(
         {**cell, "attack": name, "mean": mean, "arguments": json.dumps(shared | arguments)}
         for name, (mean, arguments) in attacks.items()
     )
-    table = compare(load_published([ROOT / "config/published.yaml"]), means)
+    table = compare(load_published([ROOT / "config/published.yaml"]), means, 0.05)
     ours = table[table["attack"] == "PGD-100"]
     assert set(ours["published"]) == {"95.48", "92.52"}
     assert {one.split()[0] for one in ours["ours"]} == {"80.0"}
@@ -421,7 +442,7 @@ def test_pgd_is_compared_with_pgd_not_with_ifgsm_or_restarts():
 def test_another_radius_cannot_be_compared_but_clean_accuracy_has_none(rows):
     told = published(fgsm=96, clean=86)
     entry = told.entries[0].model_copy(update={"epsilon": 0.3})
-    table = compare(told.model_copy(update={"entries": (entry,)}), over_seeds(results(rows)))
+    table = beside(told.model_copy(update={"entries": (entry,)}), rows, 0.2)
     assert list(table["verdict"]) == ["cannot be compared", "agree"]
 
 
@@ -429,8 +450,8 @@ def test_a_network_that_is_named_must_be_ours(rows):
     told = published(fgsm=96)
     entry = told.entries[0].model_copy(update={"model": "wrn_28_10"})
     other = told.model_copy(update={"entries": (entry,)})
-    assert compare(other, over_seeds(results(rows))).empty
-    assert compare(NOTHING, over_seeds(results(rows))).empty
+    assert beside(other, rows).empty
+    assert beside(NOTHING, rows).empty
 
 
 def test_the_published_numbers_of_the_repository_are_sound():
