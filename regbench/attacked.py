@@ -26,6 +26,7 @@ class Attacked:
         epsilon: its radius, L∞.
         source: the network that it was crafted on; none: the judged one, white box.
         warnings: what it warned of.
+        accuracy_after: of an ensemble, the accuracy that each of its attacks leaves, in order.
         verdicts: label, correct, distance and loss, by image.
     """
 
@@ -36,6 +37,7 @@ class Attacked:
     epsilon: float
     source: str | None
     warnings: str
+    accuracy_after: dict[str, float]
     verdicts: pd.DataFrame
 
 
@@ -54,11 +56,17 @@ def attacks_of(verdicts: pd.DataFrame, told: pd.DataFrame) -> Run:
             epsilon=row["epsilon"],
             source=None if pd.isna(row["source"]) else row["source"],
             warnings=row["warnings"],
+            accuracy_after=_of_ensemble(row.get("accuracy_after")),
             verdicts=of[row["attack"]],
         )
         for row in told.to_dict("records")
         if row["attack"] in of
     )
+
+
+def _of_ensemble(told: object) -> dict[str, float]:
+    """What was kept as JSON; nothing of an attack that is none, or of an older report."""
+    return dict(json.loads(told)) if isinstance(told, str) else {}
 
 
 def white_box(run: Run) -> Iterator[Attacked]:

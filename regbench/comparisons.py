@@ -5,7 +5,7 @@ arXiv:2103.03098):
 
 * do *these trained networks* differ on images of this kind? `paired_test`: p, Holm-corrected;
 * do *the methods* differ, whatever the seed? `interval`, over seeds and images together, and the
-  `verdict` on equivalence that is drawn from it.
+  `verdict` on equivalence that is drawn from it; with one seed in common there is no such verdict.
 
 Scores are what both are computed from: whole numbers, (images, seeds), each image's being right (1)
 or wrong (0), or the difference of two of these (-1, 0 or 1).
@@ -36,6 +36,9 @@ REFERENCES = ("fgsm_at", "pgd_at")
 
 MARGIN = 0.05
 """Difference of accuracies up to which two methods are on par, unless the config says otherwise."""
+
+ONE_SEED = "one seed"
+"""In place of a verdict on methods: of one training each, an interval knows of images alone."""
 
 DRAWS = 20_000
 SEED = 0
@@ -217,14 +220,15 @@ def comparisons(
 def leaders(tables: Sequence[Judged]) -> set[Cell]:
     """Return the best method of each network under each attack, and those on its level.
 
-    On its level: the 95 % interval of the paired difference from it includes 0.
+    On its level: the 95 % interval of the paired difference from it, over all seeds of both,
+    includes 0.
     """
     return {
         (one.dataset, one.model, regularizer, one.attack)
         for one in tables
         for best in [one.best]
         for regularizer in one.methods
-        if regularizer == best or _level(one.scores(regularizer, best))
+        if regularizer == best or _level(one, regularizer, best)
     }
 
 
@@ -262,12 +266,14 @@ def _compared(scores: Scores, margin: float) -> dict[str, object]:
         "more": int((favours > 0).sum()),
         "fewer": int((favours < 0).sum()),
         "p": paired_test(scores),
-        "verdict": verdict(about.low_90, about.high_90, margin),
+        "verdict": verdict(about.low_90, about.high_90, margin) if seeds > 1 else ONE_SEED,
     }
 
 
-def _level(scores: Scores) -> bool:
-    if not scores.size:
+def _level(judged: Judged, regularizer: str, best: str) -> bool:
+    scores = judged.scores(regularizer, best)
+    every = max(judged.scores(name).shape[1] for name in (regularizer, best))
+    if not scores.size or scores.shape[1] < every:
         return False
     about = interval(scores, lowest=-1)
     return about.low <= 0 <= about.high

@@ -4,7 +4,7 @@ A broken rule is no proof of a mistake, it is a reason to look before the number
 images stay in [0, 1] is no rule here: the referee, regbench.verdicts, clips them itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -59,12 +59,14 @@ class Rule:
         definition: what holds, in one line.
         source: who says so.
         check: the doubts about one run.
+        looks: at how many attacks, or pairs of them, it looks for that.
     """
 
     name: str
     definition: str
     source: str
     check: Callable[[Run], Iterator[Doubt]]
+    looks: Callable[[Run], int]
 
 
 def doubts(rows: Rows) -> pd.DataFrame:
@@ -73,15 +75,25 @@ def doubts(rows: Rows) -> pd.DataFrame:
     Args:
         rows: the experiment's.
     """
-    told = dict(iter(rows.evaluations.groupby(RUN, observed=True)))
     broken = [
         (*key, doubt.attack, rule.name, doubt.told)
-        for key, verdicts in rows.verdicts.groupby(RUN, observed=True)
-        for run in [attacks_of(verdicts, told[key])]
+        for key, run in _runs(rows)
         for rule in RULES
         for doubt in rule.check(run)
     ]
     return pd.DataFrame(broken, columns=COLUMNS)
+
+
+def silent(rows: Rows) -> list[Rule]:
+    """Return the rules that find nothing to compare in any run: nobody can break them."""
+    runs = [run for _, run in _runs(rows)]
+    return [rule for rule in RULES if not any(map(rule.looks, runs))]
+
+
+def _runs(rows: Rows) -> Iterator[tuple[tuple[Hashable, ...], Run]]:
+    told = dict(iter(rows.evaluations.groupby(RUN, observed=True)))
+    for key, verdicts in rows.verdicts.groupby(RUN, observed=True):
+        yield key, attacks_of(verdicts, told[key])
 
 
 def flags(table: pd.DataFrame, doubts: pd.DataFrame) -> pd.Series:
@@ -127,9 +139,7 @@ def _not_finite(run: Run) -> Iterator[Doubt]:
 
 
 def _withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
-    for one in white_box(run):
-        if one.epsilon < HUGE - TOLERANCE or not _of_several_steps(one):
-            continue
+    for one in _huge(run):
         correct, count = int(one.verdicts["correct"].sum()), len(one.verdicts)
         classes = one.verdicts["label"].nunique()
         p = binomtest(correct, count, 1 / classes, alternative="greater").pvalue
@@ -141,9 +151,18 @@ def _withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
             )
 
 
-def _of_several_steps(one: Attacked) -> bool:
+def _huge(run: Run) -> list[Attacked]:
     # a single step of such a length overshoots, on an honest network too
-    return one.member == AUTOATTACK or one.arguments.get("steps", 1) > 1
+    return [
+        one
+        for one in white_box(run)
+        if one.epsilon >= HUGE - TOLERANCE
+        and (one.member == AUTOATTACK or one.arguments.get("steps", 1) > 1)
+    ]
+
+
+def _one_by_one(attacks: Callable[[Run], Collection[Attacked]]) -> Callable[[Run], int]:
+    return lambda run: len(attacks(run))
 
 
 # --- two attacks on the same images ---------------------------------------------------------------
@@ -152,9 +171,14 @@ Weaker = Callable[[Run, Attacked], list[Attacked]]
 """(run, attack) -> the attacks that it must be no weaker than."""
 
 
+def _clean(run: Run, one: Attacked) -> list[Attacked]:
+    """The images without an attack, for each attack."""
+    return [other for other in run if other.member == CLEAN and other is not one]
+
+
 def _above_clean(run: Run) -> Iterator[Doubt]:
-    for clean in (one for one in run if one.member == CLEAN):
-        for one in run:
+    for one in run:
+        for clean in _clean(run, one):
             before, after = both(clean, one, "correct")
             healed = int((~before & after).sum())
             if healed:
@@ -203,10 +227,12 @@ def _loses_loss(weaker: Weaker) -> Callable[[Run], Iterator[Doubt]]:
             f" {other.label} (paired t-test, p = {p:.1g})"
         )
 
-    def comparable(run: Run, one: Attacked) -> list[Attacked]:
-        return weaker(run, one) if _ends_at_its_highest_loss(one) else []
+    return _worst(weaker, told)
 
-    return _worst(comparable, told)
+
+def _climbing(weaker: Weaker) -> Weaker:
+    """The weaker attacks, of one whose loss tells how far it climbed."""
+    return lambda run, one: weaker(run, one) if _ends_at_its_highest_loss(one) else []
 
 
 def _ends_at_its_highest_loss(one: Attacked) -> bool:
@@ -227,12 +253,20 @@ def _worst(
 
     def check(run: Run) -> Iterator[Doubt]:
         for one in run:
-            compared = [told(one, other) for other in weaker(run, one) if meet(one, other)]
+            compared = [told(one, other) for other in _met(weaker, run, one)]
             p, line = min(compared, default=(1.0, ""))
             if p < LEVEL / max(len(compared), 1):
                 yield Doubt(one.name, line)
 
     return check
+
+
+def _met(weaker: Weaker, run: Run, one: Attacked) -> list[Attacked]:
+    return [other for other in weaker(run, one) if meet(one, other)]
+
+
+def _pairs(weaker: Weaker) -> Callable[[Run], int]:
+    return lambda run: sum(len(_met(weaker, run, one)) for one in run)
 
 
 def _with_less(argument: str) -> Weaker:
@@ -296,59 +330,69 @@ RULES = (
         "an adversarial image lies within ε of the image, L∞",
         REFEREE,
         _leaves_the_ball,
+        len,
     ),
     Rule(
         "not finite",
         "loss and distance of every image are numbers",
         REFEREE,
         _not_finite,
+        len,
     ),
     Rule(
         "above clean accuracy",
         "an image that is wrong without attack is wrong under it",
         REFEREE,
         _above_clean,
+        _pairs(_clean),
     ),
     Rule(
         "weaker with more steps",
         "a white-box attack fools no fewer images with more steps",
         OBFUSCATED,
         _fools_fewer(_with_less("steps")),
+        _pairs(_with_less("steps")),
     ),
     Rule(
         "weaker with more restarts",
         "a white-box attack fools no fewer images with more restarts",
         EVALUATING,
         _fools_fewer(_with_less("restarts")),
+        _pairs(_with_less("restarts")),
     ),
     Rule(
         "weaker at a larger radius",
         "a white-box attack fools no fewer images at a larger ε",
         OBFUSCATED,
         _fools_fewer(_with_less("epsilon")),
+        _pairs(_with_less("epsilon")),
     ),
     Rule(
         "AutoAttack beaten",
         "no white-box attack of AutoAttack's radius or less fools more images than AutoAttack",
         "Croce & Hein 2020, arXiv:2003.01690",
         _fools_fewer(_every_other),
+        _pairs(_every_other),
     ),
     Rule(
         "loss falls with more steps",
         "the mean cross entropy that a white-box attack reaches is no lower with more steps",
         EVALUATING,
-        _loses_loss(_with_less("steps")),
+        _loses_loss(_climbing(_with_less("steps"))),
+        _pairs(_climbing(_with_less("steps"))),
     ),
     Rule(
         "withstands a huge radius",
         "accuracy under a white-box attack of several steps at ε ≥ 0.5 is at most chance",
         OBFUSCATED,
         _withstands_a_huge_radius,
+        _one_by_one(_huge),
     ),
     Rule(
         "black box beats white box",
         "no transferred attack fools more images than the strongest white-box attack of its radius",
         OBFUSCATED,
         _fools_fewer(_transferred),
+        _pairs(_transferred),
     ),
 )

@@ -83,4 +83,5 @@ class Keeper:
 
 def key(card_key: str, code: str, device: torch.device) -> str:
     """Return what a state depends on besides the data, whose card is part of the run's."""
-    return f"{card_key} {code} {torch.__version__} {device.type} {torch.get_num_threads()}"
+    threads = torch.get_num_threads() if device.type == "cpu" else ""
+    return f"{card_key} {code} {torch.__version__} {device.type} {threads}".rstrip()

@@ -31,6 +31,9 @@ BOLD = (
     "Bold: the best of a network, and each whose paired difference from it has a 95 % interval,"
     " over {}, that includes 0."
 )
+OF_EPSILON = {"start_radius"}
+"""Parameters that are told as shares of ε."""
+
 PASSES = "passes: forward and backward passes per image and training step, a pair being 1."
 VERDICT = "verdict: by a written rule, over each run's signs of masked gradients."
 DOUBT = f"{MARK}: in doubt with one seed at least."
@@ -61,7 +64,7 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
             for model, method, words in rows
         ]
     headers = {column: _tex(column) for column in map(str, text)}
-    over = "seeds and images" if cells["seeds"].max() > 1 else "images"
+    over = _over(cells["seeds"])
     notes = [_protocol(table, cells, once), BOLD.format(over), PASSES]
     notes += [VERDICT] if "verdict" in table else []
     notes += [DOUBT] if cells["cell"].str.contains(MARK).any() else []
@@ -78,6 +81,12 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
             "",
         ]
     )
+
+
+def _over(seeds: pd.Series) -> str:
+    if seeds.max() == 1:
+        return "images"
+    return "seeds and images" + ", of one seed each over images alone" * bool(seeds.min() == 1)
 
 
 def _tabular(text: pd.DataFrame) -> str:
@@ -121,7 +130,8 @@ def _parameter(name: str, value: object) -> str:
     words = name.replace("_", " ")
     if value is True:
         return words
-    return f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {value}"
+    unit = " ε" if name in OF_EPSILON else ""
+    return f"{words} {value:.4g}{unit}" if isinstance(value, float) else f"{words} {value}{unit}"
 
 
 def _tex(text: str) -> str:

@@ -78,9 +78,8 @@ class _ToImage(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size, ctx.padding = x.shape[2:], padding
-        # not view_as: it changes a stride of a single image, which then passes for another layout
-        same: Tensor = torch.ops.aten.alias(y)
-        return same
+        ctx.mark_dirty(y)  # y itself: what is in place behind it may then change it
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -268,7 +267,8 @@ class _ToInput(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.packed = packed
-        return y.view_as(y)
+        ctx.mark_dirty(y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

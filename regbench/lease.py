@@ -6,7 +6,6 @@ gpu=9` on the command line, knows nothing of it; a lock does, and goes with its 
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +16,8 @@ import torch
 from regbench import device as devices
 from regbench.locks import taken
 
-FOLDER = Path(tempfile.gettempdir(), "regbench-gpus")
-"""Shared by all users of the machine."""
+FOLDER = Path("/tmp/regbench-gpus")
+"""Shared by all users of the machine, whatever their $TMPDIR."""
 
 POLL = 0.5
 """Seconds between two looks for a free GPU."""
@@ -76,8 +75,18 @@ def _first_free(gpus: Sequence[str], share: int, folder: Path) -> tuple[int, int
     """The emptiest first: a second process goes to another GPU if there is one."""
     for place in range(share):
         for index, gpu in enumerate(gpus):
-            handle = os.open(folder / f"{gpu}-{place}", os.O_RDWR | os.O_CREAT, 0o666)
+            handle = _opened(folder / f"{gpu}-{place}")
             if taken(handle):
                 return index, handle
             os.close(handle)
     return None
+
+
+def _opened(lock: Path) -> int:
+    """Open a lock, another user's too; to hold it, reading suffices."""
+    with suppress(FileNotFoundError):
+        # without O_CREAT, which is refused for another user's file in a folder that all write to
+        return os.open(lock, os.O_RDONLY)
+    handle = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o444)
+    os.fchmod(handle, 0o444)  # whatever the umask
+    return handle

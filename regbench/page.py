@@ -96,7 +96,7 @@ def page(
             pagetables.results(numbers, remaking),
             pagetables.published(known, means, margin),
             pagetables.ranking(known, means),
-            pagetables.doubts(doubted, numbers),
+            pagetables.doubts(doubted, numbers, rows),
             pagetables.failures(numbers),
         ],
         ours=OURS,

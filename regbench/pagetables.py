@@ -14,16 +14,18 @@ from regbench.published import Published
 from regbench.rows import CELL, RUN, Rows, labels, unswept
 from regbench.sheets import Place, Sheet
 from regbench.summary import (
+    ALONE,
     COSTS,
     DOUBTED,
     MARK,
-    ONE_SEED,
     RULED,
     chance,
+    epoch,
     meanings,
     points,
     priced,
     read_beside,
+    unheard,
 )
 from regbench.tables import Gap, accuracy
 
@@ -133,7 +135,7 @@ def panel(judged: pd.DataFrame) -> Sheet:
     runs = cast("list[dict[str, Any]]", judged.to_dict("records"))
     frame = judged[["dataset", "model", "method", "seed", "verdict"]].assign(
         **{name: judged[one.quantity].map(_short) for name, one in found.items()},
-        **{"overfits in epoch": judged["overfitting_onset"].astype(object).map(_epoch)},
+        **{"overfits in epoch": judged["overfitting_onset"].astype(object).map(epoch)},
     )
     about: dict[Place, str] = {
         (place, "verdict"): lines(_verdict(run)) for place, run in enumerate(runs)
@@ -204,7 +206,7 @@ def comparisons(compared: pd.DataFrame, rows: Rows) -> Sheet:
         }
     )
     about = {(place, "difference"): lines(_difference(row)) for place, row in enumerate(told)}
-    alone = [ONE_SEED] if compared["seeds"].eq(1).any() else []
+    alone = [ALONE] if compared["seeds"].eq(1).any() else []
     return Sheet.of(title, [COMPARED, *meanings(compared), *alone], frame, about)
 
 
@@ -288,8 +290,8 @@ def _when(known: Published) -> list[str]:
     return [f"Collected: {known.collected}."] if known.collected else []
 
 
-def doubts(doubted: pd.DataFrame, numbers: pd.DataFrame) -> Sheet:
-    """Return each broken rule of a sound evaluation."""
+def doubts(doubted: pd.DataFrame, numbers: pd.DataFrame, rows: Rows) -> Sheet:
+    """Return each broken rule of a sound evaluation, and which had nothing to compare."""
     called = numbers.set_index(["dataset", "attack"])["label"].to_dict()
     holds = {rule.name: f"{rule.definition} ({rule.source})" for rule in RULES}
     keys = zip(doubted["dataset"], doubted["attack"], strict=True)
@@ -297,7 +299,7 @@ def doubts(doubted: pd.DataFrame, numbers: pd.DataFrame) -> Sheet:
         attack=[called[key] for key in keys], **{"what should hold": doubted["rule"].map(holds)}
     )
     columns = [*WHERE, "rule", "what should hold", "told"]
-    return Sheet.of("Doubts", [DOUBTED], frame[columns])
+    return Sheet.of("Doubts", [DOUBTED, *unheard(rows)], frame[columns])
 
 
 def failures(numbers: pd.DataFrame) -> Sheet:
@@ -314,7 +316,3 @@ def failures(numbers: pd.DataFrame) -> Sheet:
 
 def _short(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.3g}"
-
-
-def _epoch(value: int | None) -> str:
-    return "–" if pd.isna(value) else str(value)

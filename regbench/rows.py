@@ -192,17 +192,24 @@ def labels(table: pd.DataFrame) -> pd.Series:
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation of the accuracy over seeds, per method and attack.
+    """Return mean, standard deviation and range of the accuracy over seeds, per method and attack.
 
-    The standard deviation is that of a sample (n − 1); with one seed it is missing. Seeds without
+    The standard deviation is that of a sample (n − 1); with one seed it is missing. The range is
+    from `lowest` to `highest`; `those` are the seeds. Seeds without
     an accuracy are not among the `seeds`, but `failed`, which `failure` gives the reason of.
     """
     failure = results["attack_status"].where(results["accuracy"].isna())
-    grouped = results.assign(failure=failure).groupby([*CELL, "attack", "label"], observed=True)
+    there = results["seed"].where(results["accuracy"].notna())
+    grouped = results.assign(failure=failure, there=there).groupby(
+        [*CELL, "attack", "label"], observed=True
+    )
     return grouped.agg(
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),
+        lowest=("accuracy", "min"),
+        highest=("accuracy", "max"),
         seeds=("accuracy", "count"),
+        those=("there", lambda seeds: tuple(sorted(seeds.dropna().astype(int)))),
         broken=("status", lambda status: int((status != "ok").sum())),
         failed=("failure", "count"),
         failure=("failure", "first"),

@@ -9,7 +9,7 @@ from regbench import masking
 from regbench.comparisons import NONE as NOT_COMPARED
 from regbench.comparisons import strongest
 from regbench.costs import costs
-from regbench.doubts import LEVEL, NONE, RULES
+from regbench.doubts import LEVEL, NONE, RULES, silent
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.rows import CELL, Rows, failures, unswept
 
@@ -19,8 +19,8 @@ over seeds, of the weights with the {checkpoint} validation accuracy under I-FGS
 Each run's 95 % Wilson interval is in `results.csv`. {radii}
 
 `passes`: forward and backward passes per image and training step, a pair of them being 1, a measure
-of cost that knows no machine; `train (s)`: seconds of one training on the machine named here,
-validation left out.
+of cost that knows no machine; `train (s)`: seconds of one training, mean over seeds, validation
+left out, as the clock of the machine named here ran, which may have done other work.
 A difference column is in percentage points: what single-step accuracy promises and
 multi-step attacks take away."""
 
@@ -29,7 +29,8 @@ MARK = "†"
 """Stands behind a number that is in doubt."""
 
 BESIDE = """\
-Ours: mean over seeds, in percent, with its 95 % interval over seeds and images. `verdict`, of the
+Ours: mean over seeds, in percent, with its 95 % interval over seeds and images, of one seed over
+images alone, as theirs. `verdict`, of the
 95 % interval of the difference: `differ`: it leaves out 0; `agree`: it includes 0 and lies within
 ± {margin:g} points; `open`: too wide to say. `cannot be compared`: no attack here has the
 published one's kind, radius and steps. Networks and training differ between sources."""
@@ -69,10 +70,10 @@ P = """\
 VERDICT = """\
 `verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
   one-sided tests at 5 %); `not below`: it rules out only being worse by more than the margin;
-  `below`, `above`: beyond it; `open`: too wide to say. Two networks that withstand nothing are
-  on par as well."""
+  `below`, `above`: beyond it; `open`: too wide to say; `one seed`: none, since one training of each
+  says nothing of others. Two networks that withstand nothing are on par as well."""
 
-ONE_SEED = """\
+ALONE = """\
 One seed: the interval is over images alone; another training may differ by more."""
 
 RULED = """\
@@ -82,13 +83,15 @@ apparently so?"."""
 JUDGED = """\
 Each run is judged by a written rule (`regbench/masking.py`), from the verdicts and from what was
 measured of the trained network. Every quantity of every run, with the reasons and with what could
-not be looked for, is in `masking.csv`. Medians over seeds:"""
+not be looked for, is in `masking.csv`. Of several seeds, from the lowest to the highest:"""
 
 COSTS = """\
 Passes per image and training step, counted in one step of each training (–: not counted, and
 `passes` as its rule declares them); their half sum over that of PGD-AT; seconds of an epoch's
 training steps (median over epochs and seeds) and the most memory that any seed's training held, on
-the GPU if there was one, both of the machine named below."""
+the GPU if there was one, else the process with all its libraries, both of the machine named
+below. Its other work lengthens the seconds; the median over epochs feels that less than
+`train (s)` above does."""
 
 PANEL = {
     "fgsm_minus_pgd": "FGSM − strongest PGD",
@@ -139,7 +142,7 @@ def summary(
         "## What training costs",
         f"{COSTS}\n\n{markdown([priced(costs(rows))])}",
         "## Doubts",
-        f"{DOUBTED}\n\n{doubted(doubts, tidy)}",
+        "\n\n".join([DOUBTED, *unheard(rows), doubted(doubts, tidy)]),
         "## Beside published numbers",
         published(beside),
         "## Where these numbers come from",
@@ -182,12 +185,26 @@ def judged(panel: pd.DataFrame) -> str:
         (
             JUDGED,
             markdown([table]),
+            *_not_looked_for(panel),
             "The first of these that holds is the verdict:",
             "\n".join([*meanings, "", *map(_criterion, BASE)]),
             "Signs of masked gradients, each enough by itself where a network looks robust:",
             "\n".join(map(_criterion, SIGNS)),
         )
     )
+
+
+def _not_looked_for(panel: pd.DataFrame) -> list[str]:
+    """Return which signs could not be looked for, with every run or with some."""
+    lacking = [set(missing.split("; ")) - {""} for missing in panel["missing"]]
+    everywhere = set.intersection(*lacking)
+    somewhere = set.union(*lacking) - everywhere
+    told = {"Not looked for": everywhere, "Not looked for with some runs": somewhere}
+    return [
+        f"{words}: {'; '.join(one.name for one in SIGNS if one.name in names)}."
+        for words, names in told.items()
+        if names
+    ]
 
 
 def priced(costs: pd.DataFrame) -> pd.DataFrame:
@@ -216,14 +233,24 @@ def _criterion(one: Criterion) -> str:
 def _method(key: tuple[object, ...], part: pd.DataFrame) -> dict[str, object]:
     cell = dict(zip(CELL, key, strict=True))
     del cell["regularizer"]
-    onsets = part["overfitting_onset"].dropna()
-    medians = part[[*PANEL]].median()
     return {
         **cell,
         "verdict": counted(part["verdict"]),
-        **{label: _number(medians[name]) for name, label in PANEL.items()},
-        "overfits in epoch": ", ".join(f"{onset}" for onset in onsets) or "–",
+        **{label: _reach(part[name]) for name, label in PANEL.items()},
+        "overfits in epoch": ", ".join(part["overfitting_onset"].astype(object).map(epoch)),
+        "seeds": len(part),
     }
+
+
+def _reach(values: pd.Series) -> str:
+    """Return `0.13 to 0.21`, or the one value that there is."""
+    ends = dict.fromkeys(f"{value:.3g}" for value in (values.min(), values.max()))
+    return " to ".join(ends) if values.notna().any() else "–"
+
+
+def epoch(onset: int | None) -> str:
+    """Return an epoch, or a dash where there is none."""
+    return "–" if pd.isna(onset) else str(onset)
 
 
 def _number(value: float) -> str:
@@ -241,6 +268,12 @@ def published(beside: pd.DataFrame) -> str:
 def read_beside(margin: float) -> str:
     """Return how to read the published numbers beside ours; `margin` is a share."""
     return BESIDE.format(margin=100 * margin)
+
+
+def unheard(rows: Rows) -> list[str]:
+    """Return which rules had nothing to compare, if there are such."""
+    names = "; ".join(rule.name for rule in silent(rows))
+    return [f"Nothing to compare for: {names}."] if names else []
 
 
 def doubted(doubts: pd.DataFrame, tidy: pd.DataFrame) -> str:
@@ -275,7 +308,7 @@ def differences(compared: pd.DataFrame, rows: Rows) -> str:
         }
     )
     columns = "\n".join(f"* {one}" for one in meanings(compared))
-    alone = [ONE_SEED] if shown["seeds"].eq(1).any() else []
+    alone = [ALONE] if shown["seeds"].eq(1).any() else []
     return "\n\n".join([COMPARED, columns, *alone, markdown([table])])
 
 

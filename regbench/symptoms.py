@@ -120,6 +120,17 @@ def _under(member: str) -> Callable[[Case], float]:
     )
 
 
+def _restarted(case: Case) -> float:
+    """Lowest accuracy under PGD with restarts."""
+    return min(map(accuracy, _pgd(case, often=True)), default=nan)
+
+
+def _pgd(case: Case, *, often: bool) -> list[Attacked]:
+    """PGD with restarts, or without."""
+    pgd = [one for one in case.several_steps if one.member == PGD]
+    return [one for one in pgd if (one.arguments.get("restarts", 1) > 1) is often]
+
+
 def _clean(case: Case) -> float:
     return accuracy(case.clean) if case.clean else nan
 
@@ -176,10 +187,8 @@ def _loss_ratio(gap: str) -> Callable[[Case], float]:
 
 
 def _restart_gain(case: Case) -> float:
-    pgd = [one for one in case.several_steps if one.member == PGD]
-    once = [one for one in pgd if one.arguments.get("restarts", 1) == 1]
-    often = [one for one in pgd if one.arguments.get("restarts", 1) > 1]
-    return min((lead(one, often) for one in once), default=nan)
+    often = _pgd(case, often=True)
+    return min((lead(one, often) for one in _pgd(case, often=False)), default=nan)
 
 
 def _transfer_gain(case: Case) -> float:
@@ -191,10 +200,23 @@ SQUARE = re.compile(r"Square Attack has decreased the robust accuracy of ([\d.]+
 
 
 def _square_gain(case: Case) -> float:
-    """What AutoAttack's own flag says, 0 if it is not raised."""
-    warned = [one.warnings for one in case.white_box if one.member == AUTOATTACK]
-    raised = [float(found[1]) / 100 for text in warned if (found := SQUARE.search(text))]
-    return max(raised, default=0.0) if warned else nan
+    """The most that Square takes away from what the attacks before it leave.
+
+    Of reports that do not tell what each attack leaves: what AutoAttack's own flag says, a share of
+    the images that are right without an attack, and 0 if it is not raised.
+    """
+    gains = [_by_square(one) for one in case.white_box if one.member == AUTOATTACK]
+    return max(gains, default=nan)
+
+
+def _by_square(one: Attacked) -> float:
+    left = dict(one.accuracy_after)
+    if "square" in left and len(left) > 1:
+        after = left.pop("square")
+        count = len(one.verdicts)  # whole images, since the bound is a whole number of hundreds
+        return round((min(left.values()) - after) * count) / count
+    found = SQUARE.search(one.warnings)
+    return float(found[1]) / 100 if found else 0.0
 
 
 def _huge_above_chance(case: Case) -> float:
@@ -215,6 +237,7 @@ QUANTITIES: dict[str, Callable[[Case], float]] = {
     "clean": _clean,
     "fgsm": _fgsm,
     "pgd": _under(PGD),
+    "pgd_restarted": _restarted,
     "autoattack": _under(AUTOATTACK),
     "clean_above_chance": _above_chance,
     "promised": _promised,

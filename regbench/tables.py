@@ -42,12 +42,14 @@ def accuracy(
 ) -> dict[str, pd.DataFrame]:
     """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
 
-    A number that is in doubt with any seed is marked by a dagger. The points of a sweep are left to
+    A number that is in doubt with any seed is marked by a dagger; one of fewer seeds than others of
+    its row says so. The points of a sweep are left to
     the figures. Where any run was examined, the methods' verdicts are a column.
 
     Args:
         means: of `over_seeds`.
-        gap: two attacks; the mean accuracy under the first minus that under the second is a column.
+        gap: two attacks; the mean accuracy under the first minus that under the second is a column,
+            empty where they have not judged the same seeds.
         doubts: of `regbench.doubts.doubts`.
         panel: of `regbench.masking.panel`.
 
@@ -80,8 +82,16 @@ def cells(means: pd.DataFrame, doubts: pd.DataFrame = NONE) -> dict[str, pd.Data
 
 
 def _texts(means: pd.DataFrame, doubts: pd.DataFrame) -> list[str]:
-    told = zip(means.iterrows(), flags(means, doubts), strict=True)
-    return [cell(row) + MARK * bool(flag) for (_, row), flag in told]
+    judged = (means["seeds"] + means["failed"]).rename("judged")
+    trained = judged.groupby([means[name] for name in CELL], observed=True).transform("max")
+    told = zip(means.iterrows(), judged, trained, flags(means, doubts), strict=True)
+    return [
+        cell(row) + _fewer(some, every) + MARK * bool(flag) for (_, row), some, every, flag in told
+    ]
+
+
+def _fewer(judged: int, trained: int) -> str:
+    return "" if judged == trained else f" ({judged} of {trained} seeds)"
 
 
 def _of_one_data_set(
@@ -124,8 +134,11 @@ def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
     for name in gap:
         if name not in names.index:
             raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, names.index)}")
-    wide = means.pivot(index=CELL, columns="attack", values="mean")
-    difference = (100 * (wide[gap[0]] - wide[gap[1]])).map("{:.1f}".format, na_action="ignore")
+    wide, those = (
+        means.pivot(index=CELL, columns="attack", values=one) for one in ("mean", "those")
+    )
+    paired = (wide[gap[0]] - wide[gap[1]]).where(those[gap[0]] == those[gap[1]])
+    difference = (100 * paired).map("{:.1f}".format, na_action="ignore")
     difference = difference.astype(object).fillna("–")
     return difference.rename(f"{names[gap[0]]} − {names[gap[1]]}")
 

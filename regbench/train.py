@@ -80,11 +80,11 @@ def status(trained: Trained, classes: int, validation: int) -> str:
 
 def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
     """Count the passes of one step on a network of its own; none, if memory does not suffice."""
-    x, y = data.split("train", device, card.training.batch_size)
     loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
     noise = torch.Generator(device).manual_seed(card.seed)
-    step = Step(network(card, data, device), x, y, card.epsilon, noise)
     try:
+        x, y = data.split("train", device, card.training.batch_size)
+        step = Step(network(card, data, device), x, y, card.epsilon, noise)
         with PRECISIONS[card.training.precision](device):
             return passes(loss, step)
     except (RuntimeError, MemoryError) as error:

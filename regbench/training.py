@@ -78,7 +78,8 @@ def fit(
                 raise
             batch = f"batches of {settings.batch_size}"
             course.status = f"out of memory in epoch {course.epoch + 1}, with {batch}"
-        if course.status == "ok" and course.hours() > limit:
+        left = settings.epochs - course.epoch
+        if course.status == "ok" and left and course.hours() > limit:
             course.status = f"out of time: {course.epoch} epochs took more than {limit:g} h"
     return Trained(course.best, copy(model), course.curve, course.best_epoch, course.status)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -338,7 +339,9 @@ def size(manifest: Manifest) -> str:
 def _gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([one for one in visible.split(",") if one.strip()])
+        # as CUDA reads it: what stands behind a negative number does not count
+        named = (one.strip() for one in visible.split(","))
+        return len(list(takewhile(lambda one: one and not one.startswith("-"), named)))
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return 0

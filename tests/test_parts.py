@@ -241,6 +241,11 @@ def test_a_data_set_of_ones_own(npz, tmp_path):
 FOREIGN = {
     "a missing array": ({"y_test": None}, "is no .npz with x_train, y_train, x_test, y_test"),
     "floats": ({"x_test": np.zeros((10, 8, 6))}, "images must be uint8"),
+    "four channels": (
+        {"x_train": np.zeros((30, 8, 6, 4), np.uint8)},
+        "images must be of 1 or 3 channels, (n, H, W), (n, H, W, C) or (n, C, H, W); got shape"
+        " (30, 8, 6, 4)",
+    ),
     "no images": ({"x_train": np.zeros((0, 8, 6), np.uint8)}, "images must be uint8"),
     "images without a pixel": ({"x_train": np.zeros((30, 0, 6), np.uint8)}, "none of these 0"),
     "no labels": ({"y_train": np.zeros(0, np.int64)}, "30 images and labels of shape (0,)"),

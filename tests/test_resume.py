@@ -89,6 +89,19 @@ def same(one: Trained, other: Trained) -> bool:
     return all(weights) and rows[0] == rows[1] and one.best_epoch == other.best_epoch
 
 
+def test_threads_of_the_cpu_are_nothing_to_a_gpus_state():
+    keys = {"cpu": set(), "cuda": set()}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for device, found in keys.items():
+                found.add(keeping.key("card", "code", torch.device(device)))
+    finally:
+        torch.set_num_threads(before)
+    assert {device: len(found) for device, found in keys.items()} == {"cpu": 2, "cuda": 1}
+
+
 @pytest.mark.parametrize("at", range(1, STEPS + 1))
 def test_a_training_cut_after_any_step_ends_as_if_it_had_not_been(at, tmp_path):
     whole = train()

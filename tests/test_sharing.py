@@ -16,6 +16,7 @@ from regbench.grid import PAPER_TRAINING
 from regbench.lease import room
 from regbench.locks import sole
 from regbench.prepare import prepare
+from regbench.workflow import _gpus
 
 HOLD = """
 import sys, time
@@ -86,6 +87,31 @@ def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
     with room(["a"], 1, folder):
         assert Path(folder, "a-0").exists()
         assert folder.stat().st_mode & 0o1777 == 0o1777
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [("0,1", 2), ("-1", 0), ("0,-1,1", 1), ("", 0), ("GPU-5a,MIG-7", 2)]
+)
+def test_gpus_that_are_hidden_are_not_counted(visible, count, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert _gpus() == count
+
+
+def test_a_lock_of_another_user_can_be_held(tmp_path, monkeypatch):
+    """The kernel refuses to write it, and in a folder that all write to even to open by O_CREAT."""
+    folder, real = tmp_path / "gpus", os.open
+    with room(["a"], 1, folder):
+        pass
+    assert (folder / "a-0").stat().st_mode & 0o444 == 0o444
+
+    def as_another(path, flags, *rest, **named):
+        if folder in Path(path).parents and flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise PermissionError(path)
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", as_another)
+    with room(["a"], 1, folder) as index:
+        assert index == 0
 
 
 # --- trainings side by side -----------------------------------------------------------------------

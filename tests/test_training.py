@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from regbench import train as stage
 from regbench import training
-from regbench.cards import RunCard, TrainingCard
+from regbench.cards import RegularizerCard, RunCard, TrainingCard
 from regbench.grid import PAPER_TRAINING
 from regbench.memory import AMBIGUOUS, FULL, exhausted
 from regbench.prepare import Split
@@ -202,6 +203,27 @@ def test_time_that_is_up_ends_the_run_as_a_result(card, split):
     trained = fit(card, network(), Natural(), split, split, lambda row: None, limit=1e-12)
     assert trained.status == "out of time: 1 epochs took more than 1e-12 h"
     assert len(trained.curve) == 1
+
+
+def test_memory_that_does_not_suffice_to_count_passes_loses_no_training(card, split, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    class Images:
+        def split(self, *_):
+            return split.x, split.y
+
+    monkeypatch.setattr(stage, "network", full)
+    loss = RegularizerCard(loss="regbench.regularizers.natural", hyperparameters={})
+    card = card.model_copy(update={"regularizer": loss})
+    assert stage.cost(card, Images(), torch.device("cpu")) is None
+
+
+def test_a_run_that_is_finished_is_not_out_of_time(card, split):
+    settings = card.training.model_copy(update={"epochs": 1})
+    whole = card.model_copy(update={"training": settings})
+    trained = fit(whole, network(), Natural(), split, split, lambda row: None, limit=1e-12)
+    assert trained.status == "ok"
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,26 @@ def benchmark(name: str) -> ModuleType:
 worker = benchmark("worker")
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_is_in_place_behind_a_tuned_layer_may_change_it(frozen):
+    """As in networks that are written so, torchvision's VGG for one."""
+    torch.manual_seed(0)
+    written = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(2048, 1024), nn.ReLU(inplace=True), nn.Linear(1024, 10),
+    ).requires_grad_(not frozen)  # fmt: skip
+    tuned = laid_out(deepcopy(written), torch.device("cpu"))
+    assert (type(tuned[0]), type(tuned[3])) == (ImageConv2d, LargeLinear)
+    x, gradients = torch.rand(COUNT, 3, 16, 16), []
+    for model in (written, tuned):
+        image = x.clone().requires_grad_()
+        asked = [image, *(one for one in model.parameters() if one.requires_grad)]
+        z = model(image)
+        gradients.append(torch.autograd.grad(z.square().sum(), asked))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", worker.plain.LOSSES)
 def test_the_step_that_ours_is_timed_against_computes_the_same(name):
     x, y = images((COUNT, *MNIST), torch.float64)

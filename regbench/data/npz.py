@@ -94,6 +94,11 @@ def _nchw(x: NDArray[np.generic], file: Path) -> NDArray[np.uint8]:
         return pixels[:, None]
     if pixels.shape[3] in {1, 3}:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    if pixels.shape[1] not in {1, 3}:
+        raise UserError(
+            f"'{file}': images must be of 1 or 3 channels, (n, H, W), (n, H, W, C) or (n, C, H, W);"
+            f" got shape {x.shape}"
+        )
     return pixels
 
 

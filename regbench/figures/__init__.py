@@ -59,6 +59,16 @@ def styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
+def reach(means: pd.DataFrame) -> list[pd.Series]:
+    """Return how far the seeds reach below and above their mean: the two sides of error bars.
+
+    Args:
+        means: with the columns mean, lowest and highest.
+    """
+    both = [means["mean"] - means["lowest"], means["highest"] - means["mean"]]
+    return [side.clip(lower=0) for side in both]  # a mean of equals may lie beside them by rounding
+
+
 def task(table: pd.DataFrame) -> pd.Series:
     """Return `data set, network` for each row: what a panel is of."""
     return table["dataset"].astype(str) + ", " + table["model"].astype(str)

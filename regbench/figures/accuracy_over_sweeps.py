@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regbench.figures import legend, nothing_to_show, side_by_side, styles, task
+from regbench.figures import legend, nothing_to_show, reach, side_by_side, styles, task
 from regbench.rows import Rows, over_seeds, results
 from regbench.suites import SYMBOLS
 
@@ -18,9 +18,9 @@ NOTHING = "No swept attack was run (config: `sweep:`)."
 def accuracy_over_sweeps(rows: Rows) -> Figure:
     """Return one panel for each attack that is swept: accuracy against the parameter, per method.
 
-    Points are means over seeds, bars one standard deviation; the dotted line is the ε that was
-    trained for. An attack is honest if its curve falls to 0 as ε grows. Where more steps change
-    nothing it has converged, which does not make it the strongest.
+    Points are means over seeds, bars their range; the dotted line is the ε that was trained for. An
+    attack is honest if its curve falls to 0 as ε grows. Where more steps change nothing it has
+    converged, which does not make it the strongest.
     """
     means = over_seeds(results(rows))
     swept = means[means["sweep"].notna()]
@@ -44,10 +44,10 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
 def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> None:
     for method, style in drawn.items():
         curve = part[part["method"] == method].sort_values("value")
+        curve = curve.assign(**100 * curve[["mean", "lowest", "highest"]])
         axes.errorbar(
-            curve["value"], 100 * curve["mean"], yerr=100 * curve["sd"].fillna(0),
-            markersize=5, capsize=2, **style,
-        )  # fmt: skip
+            curve["value"], curve["mean"], yerr=reach(curve), markersize=5, capsize=2, **style
+        )
     parameter = part["sweep"].iloc[0]
     if parameter != "epsilon":
         values = sorted(part["value"].unique())

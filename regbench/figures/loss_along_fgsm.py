@@ -18,10 +18,10 @@ NOTHING = "No diagnostics were taken of this experiment (config: `diagnostics:`)
 def loss_along_fgsm(rows: Rows) -> Figure:
     """Return one panel per data set and network: mean loss against the radius along FGSM's step.
 
-    Points are means over seeds, bars their range; the line marks ε, within which a robust network's
-    curve rises.
+    A curve for each seed; the line marks ε, within which a robust network's curve rises.
     """
     table = rows.diagnostics[rows.diagnostics["quantity"] == "loss_along_fgsm"]
+    table = table.sort_values("along")
     if table.empty:
         return nothing_to_show(NOTHING)
     panels = list(table.assign(task=task(table)).groupby("task", sort=False))
@@ -30,18 +30,16 @@ def loss_along_fgsm(rows: Rows) -> Figure:
         _draw(axes, part, styles(table))
         axes.set(title=name, xlabel="radius along FGSM's direction")
     row[0].set_ylabel("mean cross entropy (nats)")
-    legend(figure, *row[0].get_legend_handles_labels())
+    handles = {name: one for one, name in zip(*row[0].get_legend_handles_labels(), strict=True)}
+    legend(figure, list(handles.values()), list(handles))
     return figure
 
 
 def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> None:
     for method, style in drawn.items():
-        seeds = part[part["method"] == method].groupby("along")["value"]
-        mean = seeds.mean()
-        reach = [mean - seeds.min(), seeds.max() - mean]
-        axes.errorbar(
-            mean.index, mean, yerr=reach, markersize=4.5, capsize=2, **style
-        )  # fmt: skip
+        # not their mean: it rises where a curve that falls meets one that rises more
+        for _, curve in part[part["method"] == method].groupby("seed"):
+            axes.plot(curve["along"], curve["value"], markersize=4.5, **style)
     epsilon = part["along"].max() / 2
     axes.axvline(epsilon, color="0.4", linestyle=":", zorder=0)
     axes.annotate(

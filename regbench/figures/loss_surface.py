@@ -35,9 +35,9 @@ LEVELS = 8
 def loss_surface(rows: Rows) -> Figure:
     """Return one panel per network and method: the mean loss over the two directions, over ε.
 
-    Of several seeds the mean. An honest surface rises steadily to the right, where FGSM goes; one
-    with a valley there hides its loss from FGSM. One scale of colours for all panels; the contour
-    lines are each panel's own.
+    Of several seeds the first, over the images that were diagnosed. An honest surface rises
+    steadily to the right, where FGSM goes; one with a valley there hides its loss from FGSM. One
+    scale of colours for all panels; the contour lines are each panel's own.
     """
     table = rows.diagnostics[rows.diagnostics["quantity"] == "loss_surface"]
     table = table[np.isfinite(table["value"])]
@@ -53,8 +53,9 @@ def loss_surface(rows: Rows) -> Figure:
     )  # fmt: skip
     norm = LogNorm(table["value"].min(), table["value"].max())
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
-        _draw(axes, part, norm)
-        axes.set_title(f"{name}\n{method}", fontsize="small")
+        seed = part["seed"].min()
+        _draw(axes, part[part["seed"] == seed], norm)
+        axes.set_title(f"{name}\n{method}, seed {seed}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:

@@ -3,17 +3,17 @@
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import PLAIN, colours, nothing_to_show, shown, task
-from regbench.rows import Rows
+from regbench.figures import PLAIN, colours, footnote, nothing_to_show, shown, task
+from regbench.rows import RUN, Rows
 
 __all__ = ["properties_during_training"]
 
 NOTHING = "No losses under attack were kept of these trainings."
 
 PROPERTIES = {
-    "SAT-R1: I-FGSM − FGSM": ("ifgsm", "fgsm"),
-    "SAT-R2: R-FGSM − FGSM": ("rfgsm", "fgsm"),
-    "SAT-R3: FGSM at ε − at ε/2": ("fgsm", "half_fgsm"),
+    "I-FGSM − FGSM (asked by SAT-R1)": ("ifgsm", "fgsm"),
+    "R-FGSM − FGSM (asked by SAT-R2)": ("rfgsm", "fgsm"),
+    "FGSM at ε − at ε/2 (asked by SAT-R3)": ("fgsm", "half_fgsm"),
 }
 """Differences of two losses: the first two near 0 at a robust network, the third above it."""
 
@@ -50,4 +50,7 @@ def properties_during_training(rows: Rows) -> Figure:
     grid.set_axis_labels("epoch", "loss difference (nats)")
     grid.legend.set_title(None)
     figure: Figure = grid.figure
+    kept, every = (len(one.drop_duplicates(RUN)) for one in (curves, rows.curves))
+    if kept < every:
+        footnote(figure, [f"Of {kept} of {every} trainings; of the others it was not kept."])
     return figure

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.costs import REFERENCE
-from regbench.figures import colours, legend, markers, side_by_side, task
+from regbench.figures import colours, legend, markers, reach, side_by_side, task
 from regbench.rows import Rows, over_seeds, results, unswept, widest
 
 __all__ = ["robustness_against_cost"]
 
-TICKS = [1, 2, 4, 8, 16, 40]
+TICKS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 40]
 LINE: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 
 
@@ -21,7 +21,7 @@ def robustness_against_cost(rows: Rows) -> Figure:
     """Return robust accuracy under each data set's last white-box attack against passes per image.
 
     In a report that is not finished: the last attack that the most methods were judged by. Points
-    are means over seeds, bars one standard deviation. Dashed lines go through PGD-AT: what lies to
+    are means over seeds, bars their range. Dashed lines go through PGD-AT: what lies to
     the left is cheaper, what lies on the line or above is on par.
     """
     means = unswept(over_seeds(results(rows)))
@@ -39,17 +39,18 @@ def robustness_against_cost(rows: Rows) -> Figure:
 def _draw(axes: Axes, part: pd.DataFrame) -> None:
     methods = part["method"].cat.categories
     tint, shape = colours(methods), markers(methods)
-    for one in part.to_dict("records"):
-        method, robust = one["method"], 100 * one["mean"]
-        if one["rule"] == REFERENCE:
-            axes.axhline(robust, color=tint[method], **LINE)
-            axes.axvline(one["cost"], color=tint[method], **LINE)
+    part = part.assign(**100 * part[["mean", "lowest", "highest"]])
+    for name, one in part.groupby("method", observed=True):
+        method, cost, robust = str(name), one["cost"], one["mean"]
+        if one["rule"].iloc[0] == REFERENCE:
+            axes.axhline(robust.iloc[0], color=tint[method], **LINE)
+            axes.axvline(cost.iloc[0], color=tint[method], **LINE)
         axes.errorbar(
-            one["cost"], robust, yerr=100 * one["sd"], fmt=shape[method], color=tint[method],
+            cost, robust, yerr=reach(one), fmt=shape[method], color=tint[method],
             capsize=2, markersize=7, label=method,
         )  # fmt: skip
     axes.set(xscale="log", xlabel="passes per image and step (forward and backward: 1)")
-    axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%)")
+    axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%), n = {part['n'].max()}")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(TICKS)
