@@ -239,6 +239,22 @@ def test_only_images_and_seeds_that_both_saw_are_compared():
     assert (row.more, row.fewer) == ((sums > 0).sum(), (sums < 0).sum())
 
 
+def test_one_training_of_each_gives_no_verdict_on_methods():
+    (row,) = comparisons([planted(fgsm_at=0.5, mine=0.9, seeds=1)], ["fgsm_at"]).itertuples()
+    assert (row.seeds, row.over, row.verdict) == (1, "images", "one seed")
+    assert row.low > 0.3
+    assert row.p < 1e-6  # these two networks do differ
+
+
+def test_who_is_not_compared_with_the_best_on_all_seeds_is_not_on_its_level():
+    one = planted(pgd_at=0.7, mine=0.7)
+    assert {key[2] for key in leaders([one])} == {"pgd_at", "mine"}
+    other = ({"pgd_at", "mine"} - {one.best}).pop()
+    correct = one.correct.drop(columns=[(other, 0)])
+    cut = Judged("digits", "net", "pgd", "PGD", one.methods, correct)
+    assert len(leaders([cut])) == 1
+
+
 def test_methods_without_a_common_seed_have_a_row_without_numbers():
     one = planted(fgsm_at=0.5, pgd_at=0.5, mine=0.9, seeds=1)
     correct = one.correct.rename(columns={0: 7}, level=1)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from regbench import tables
-from regbench.doubts import COLUMNS, LEVEL, RULES, doubts, flags
+from regbench.doubts import COLUMNS, LEVEL, RULES, doubts, flags, silent
 from regbench.latex import latex
 from regbench.rows import Rows, load, over_seeds, results
 from regbench.seals import write_table
@@ -295,6 +295,22 @@ def doubted():
     )
 
 
+def test_rules_that_have_nothing_to_compare_are_told(doubted):
+    names = {rule.name for rule in silent(doubted)}
+    assert names == {
+        "weaker with more steps", "weaker with more restarts", "weaker at a larger radius",
+        "loss falls with more steps", "withstands a huge radius", "black box beats white box",
+    }  # fmt: skip
+    evaluations = doubted.evaluations.copy()
+    nobody = doubted._replace(
+        verdicts=doubted.verdicts[doubted.verdicts["attack"] == "pgd"],
+        evaluations=evaluations[evaluations["attack"] == "pgd"],
+    )
+    assert {rule.name for rule in RULES} - {rule.name for rule in silent(nobody)} == {
+        "outside the ball", "not finite",
+    }  # fmt: skip
+
+
 def test_a_flag_stands_on_its_own_run_and_attack_only(doubted):
     found, tidy = doubts(doubted), results(doubted)
     assert list(found.columns) == COLUMNS
@@ -335,7 +351,11 @@ def test_the_page_explains_the_dagger_and_tells_each_doubt(doubted):
     )
     sound = summary(doubted, tidy, list(accuracy(over_seeds(tidy)).values()), pd.DataFrame())
     assert "†" not in sound
-    assert "quoted.\n\nNone.\n\n##" in sound
+    assert (
+        "quoted.\n\nNothing to compare for: weaker with more steps; weaker with more restarts;"
+        " weaker at a larger radius; loss falls with more steps; withstands a huge radius; black box beats"
+        " white box.\n\nNone.\n\n##" in sound
+    )
 
 
 def test_an_attack_that_found_no_memory_is_not_doubted_and_the_others_are():

@@ -60,6 +60,9 @@ def pgd(right, **told):
     return under(told.pop("name", "pgd"), right, **{"steps": 20, "restarts": 1, **told})
 
 
+RESTARTED = [pgd(69, name="restarts", restarts=5)]
+
+
 def measured(**values):
     """Diagnostics of an honest network, but for `values`; `loss` and `right` are curves."""
     loss = values.pop("loss", [0.1, 0.3, 0.6, 1.2, 2.4])
@@ -151,6 +154,20 @@ def test_squares_gain_is_what_autoattack_says_itself(warnings, gain):
     found = of(clean(), under("aa", 10, "autoattack", warnings=warnings))
     assert found["square_gain"] == pytest.approx(gain)
     assert np.isnan(of(clean(), pgd(10))["square_gain"])
+
+
+@pytest.mark.parametrize(
+    ("after", "gain"),
+    [
+        ({"apgd-ce": 0.5, "fab-t": 0.45, "square": 0.43}, 0.02),  # exactly: no sign
+        ({"apgd-ce": 0.5, "apgd-dlr": 0.4}, 0.0),
+        ({"square": 0.4}, 0.0),
+    ],
+)
+def test_squares_gain_is_of_all_images_where_what_each_attack_leaves_was_kept(after, gain):
+    verdicts, evaluation = under("aa", 43, "autoattack", warnings="")
+    found = of(clean(), (verdicts, evaluation | {"accuracy_after": json.dumps(after)}))
+    assert found["square_gain"] == gain
 
 
 def test_what_autoattack_warns_of_is_read_in_its_own_words():
@@ -251,7 +268,15 @@ def test_what_could_not_be_looked_for_is_told():
 def test_an_experiment_without_diagnostics_calls_nobody_robust():
     assert of(clean(), fgsm(80), pgd(70))["verdict"] == "unknown"
     assert of(clean(), fgsm(80), pgd(10))["verdict"] == "pseudo-robust"
-    assert of(clean(), fgsm(80), pgd(70), diagnostics=measured())["verdict"] == "robust"
+    found = of(clean(), fgsm(80), pgd(70), *RESTARTED, diagnostics=measured())
+    assert found["verdict"] == "robust"
+
+
+@pytest.mark.parametrize("searching", [RESTARTED, [under("autoattack", 69, "autoattack")]])
+def test_nobody_is_robust_by_one_climb_from_one_start(searching):
+    tried = clean(), fgsm(80), pgd(70)
+    assert of(*tried, diagnostics=measured())["verdict"] == "unknown"
+    assert of(*tried, *searching, diagnostics=measured())["verdict"] == "robust"
 
 
 def test_a_run_without_verdicts_or_measurements_is_unknown():
@@ -372,13 +397,13 @@ def examined(model, images, learning):
     """The panel's row of a network, attacked and measured."""
     attacks = {
         "clean": Clean(epsilon=0), "fgsm": FGSM(epsilon=EPSILON),
-        "pgd": PGD(epsilon=EPSILON, steps=20),
+        "pgd": PGD(epsilon=EPSILON, steps=20), "often": PGD(epsilon=EPSILON, steps=20, restarts=3),
     }  # fmt: skip
     stored = []
     for name, attack in attacks.items():
-        verdicts, evaluation = under(
-            name, 0, name, attack.epsilon, n=len(images.y), steps=getattr(attack, "steps", 1)
-        )
+        told = {key: getattr(attack, key, 1) for key in ("steps", "restarts")}
+        member = type(attack).__module__.rpartition(".")[2]
+        verdicts, evaluation = under(name, 0, member, attack.epsilon, n=len(images.y), **told)
         found = judge(model, attack, images, batch_size=100, seed=0)
         stored.append(
             (verdicts.assign(correct=found.correct.numpy(), label=images.y.numpy()), evaluation)

@@ -17,7 +17,7 @@ from regbench.beside import Interval, compare, verdict
 from regbench.comparisons import bounded, intervals, judged
 from regbench.costs import costs
 from regbench.errors import UserError
-from regbench.figures import look
+from regbench.figures import look, reach
 from regbench.latex import latex
 from regbench.page import page
 from regbench.published import NOTHING, Published
@@ -240,7 +240,7 @@ def test_a_table_shows_what_did_not_fit_in_memory(rows, seeds, shown):
     table = accuracy(over_seeds(tidy), ("fgsm", "auto_attack"))["digits"].set_index("method")
     assert list(table.columns[2:5]) == ["FGSM", "CLEAN", "AUTO_ATTACK"]
     assert table.loc["FGSM-AT", "AUTO_ATTACK"] == shown
-    assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == ("–" if len(seeds) == 3 else "65.0")
+    assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == "–"  # not of the same seeds
     assert table.loc["FGSM-AT", "seeds"] == "3 (1 failed)"  # one of the trainings diverged
     assert table.loc["natural", "AUTO_ATTACK"] == "1.0 ± 1.0"
     page = summary(rows, tidy, [table.reset_index()], pd.DataFrame())
@@ -287,13 +287,40 @@ def test_costs_are_over_pgd_at_and_the_median_epoch(rows):
     assert costs(rows)["relative"].isna().all()  # no PGD-AT to be measured by
 
 
+def test_a_number_of_fewer_seeds_than_its_row_says_so(rows):
+    """And is subtracted from none of more seeds."""
+    lost = {"method": "FGSM-AT", "seed": 2, "attack": "auto_attack"}
+
+    def rest(table):
+        return table[(table[[*lost]].astype(str) != pd.Series(lost).astype(str)).any(axis=1)]
+
+    few = rows._replace(verdicts=rest(rows.verdicts), evaluations=rest(rows.evaluations))
+    means = over_seeds(results(few))
+    table = accuracy(means, ("fgsm", "auto_attack"))["digits"].set_index("method")
+    assert table.loc["FGSM-AT", "AUTO_ATTACK"] == "30.5 ± 0.7 (2 of 3 seeds)"
+    assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == "–"
+    assert table.loc["FGSM-AT", "seeds"] == "3 (1 failed)"
+    assert table.loc["natural", "AUTO_ATTACK"] == "1.0 ± 1.0"
+    assert table.loc["natural", "FGSM − AUTO_ATTACK"] == "80.0"
+
+
+def test_bars_reach_as_far_as_the_seeds():
+    means = pd.DataFrame({"mean": [0.5, 1.0], "lowest": [0.1, 1.0], "highest": [0.6, 1 - 1e-17]})
+    means.loc[1, "mean"] = np.nextafter(1.0, 0)
+    below, above = reach(means)
+    assert below.tolist() == [0.4, 0.0]
+    assert above.tolist() == pytest.approx([0.1, 0.0])
+
+
 def test_properties_are_drawn_as_differences_of_losses(rows):
     figure = members.load("regbench.figures.properties_during_training")(rows)
     drawn = {axes.get_title(): axes.lines[0].get_ydata().tolist() for axes in figure.axes}
     assert drawn == {
-        "SAT-R1: I-FGSM − FGSM": pytest.approx([3 - 2 / epoch for epoch in (1, 2, 3)]),
-        "SAT-R2: R-FGSM − FGSM": pytest.approx([2 - 2 / epoch for epoch in (1, 2, 3)]),
-        "SAT-R3: FGSM at ε − at ε/2": pytest.approx([2 / epoch - 1 for epoch in (1, 2, 3)]),
+        "I-FGSM − FGSM (asked by SAT-R1)": pytest.approx([3 - 2 / epoch for epoch in (1, 2, 3)]),
+        "R-FGSM − FGSM (asked by SAT-R2)": pytest.approx([2 - 2 / epoch for epoch in (1, 2, 3)]),
+        "FGSM at ε − at ε/2 (asked by SAT-R3)": pytest.approx(
+            [2 / epoch - 1 for epoch in (1, 2, 3)]
+        ),
     }
     plt.close(figure)
     unknown = rows.curves.assign(loss_under_fgsm=np.nan)
@@ -665,7 +692,7 @@ def test_a_figure_names_no_method_that_has_no_rows(rows, name):
         if legend
         for text in legend.get_texts()
     ]
-    assert set(named) == set(METHODS)
+    assert set(named) - {"each seed"} == set(METHODS)
     plt.close(figure)
 
 

@@ -181,7 +181,7 @@ def test_without_transferred_attacks_it_says_so():
 def known(name, member, source=None, epsilon=EPSILON, first=0, **arguments):
     verdicts = pd.DataFrame({"correct": [True, False]}, index=[first, first + 1])
     return Attacked(
-        name, name, f"regbench.attacks.{member}", arguments, epsilon, source, "", verdicts
+        name, name, f"regbench.attacks.{member}", arguments, epsilon, source, "", {}, verdicts
     )
 
 

@@ -55,7 +55,7 @@ def loss_surface(rows: Rows) -> Figure:
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
         seed = part["seed"].min()
         _draw(axes, part[part["seed"] == seed], norm)
-        axes.set_title(f"{name}\n{method}, seed {seed}", fontsize="small")
+        axes.set_title(f"{name}, seed {seed}\n{method}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
