@@ -353,8 +353,8 @@ def test_the_page_explains_the_dagger_and_tells_each_doubt(doubted):
     assert "†" not in sound
     assert (
         "quoted.\n\nNothing to compare for: weaker with more steps; weaker with more restarts;"
-        " weaker at a larger radius; loss falls with more steps; withstands a huge radius; black box beats"
-        " white box.\n\nNone.\n\n##" in sound
+        " weaker at a larger radius; loss falls with more steps; withstands a huge radius;"
+        " black box beats white box.\n\nNone.\n\n##" in sound
     )
 
 
