@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regbench.cards import RunCard
+from regbench.contract import carried
 from regbench.descent import momentum
 
 Weights = dict[str, Tensor]
@@ -53,6 +54,7 @@ class Course:
         best_epoch: which one that was, from 1 on; 0: the untrained network.
         best_score: its validation accuracy under I-FGSM.
         status: `ok`, or what went wrong.
+        loss: the training loss, for what it carries from step to step.
     """
 
     model: nn.Module
@@ -70,9 +72,12 @@ class Course:
     best_epoch: int = 0
     best_score: float = -1.0
     status: str = "ok"
+    loss: object = None
 
     @classmethod
-    def begin(cls, card: RunCard, model: nn.Module, device: torch.device) -> "Course":
+    def begin(
+        cls, card: RunCard, model: nn.Module, device: torch.device, loss: object = None
+    ) -> "Course":
         """Return the course of a training that has not begun."""
         order = torch.Generator().manual_seed(card.seed)
         return cls(
@@ -83,6 +88,7 @@ class Course:
             order_began=order.get_state(),
             sums=torch.zeros(3, device=device),
             best=copy(model),
+            loss=loss,
         )
 
     def new_order(self) -> torch.Generator:
@@ -123,6 +129,7 @@ class Course:
         """Return every tensor that is needed to go on, by name."""
         moved = momentum(self.model, self.optimizer)
         parts = {"weights": self.model.state_dict(), "momentum": moved, "best": self.best}
+        parts |= {"loss": carried(self.loss)}
         streams = {"noise": self.noise.get_state(), "order": self.order_began}
         streams |= {"cpu": torch.get_rng_state()}
         if self.sums.device.type == "cuda":
@@ -147,6 +154,8 @@ class Course:
         self.model.load_state_dict(parts["weights"])
         self.best = {name: value.to(self.sums.device) for name, value in parts["best"].items()}
         self.sums.copy_(parts[""]["sums"])
+        for name, value in carried(self.loss).items():
+            value.copy_(parts["loss"][name])
         for name, parameter in self.model.named_parameters():
             if name in parts.get("momentum", {}):
                 buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from regbench.contract import Watch, carried, checked
 from regbench.precision import Precision
 from regbench.step import Objective, Step
 
@@ -48,14 +49,16 @@ class Descent:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self._loss = loss
+        self.loss = loss
         self._precision = precision
+        self._watch = Watch(loss)
 
     def __call__(self, step: Step) -> Tensor:
         """Take the step; return loss, cross entropy and penalty, (3,), on the device."""
         device = step.x.device
         with self._precision(device):
-            objective = self._loss(step)
+            objective = checked(self.loss(step), self.loss)
+            self._watch()
             self.optimizer.zero_grad(set_to_none=True)
             # TF32 for the way back too; autocast has chosen its types on the way there
             with torch.autocast(device.type, enabled=False):
@@ -86,6 +89,7 @@ class Recorded:
             return self._descent(step)
         self._static.x.copy_(step.x)
         self._static.y.copy_(step.y)
+        self._static.progress.copy_(step.progress)
         self._replay()
         return self._terms.clone()
 
@@ -93,8 +97,9 @@ class Recorded:
         """Record the step and check it against an eager one; leave the state after one step."""
         before = _State.of(self._descent, step)
         self._static = Step(
-            step.model, step.x.clone(), step.y.clone(), step.epsilon, step.generator
-        )
+            step.model, step.x.clone(), step.y.clone(), step.epsilon, step.generator,
+            step.progress.clone(),
+        )  # fmt: skip
         wrong = self._try(step, self._static, before)
         # not where the error was caught: its traceback holds the graph's memory
         return self._eagerly(step, before, wrong) if wrong else self._terms.clone()
@@ -159,19 +164,22 @@ def _cause(error: BaseException) -> BaseException:
 
 
 class _State(NamedTuple):
-    """All that a step moves: weights, statistics, momentum, noise."""
+    """All that a step moves: weights, statistics, what the loss carries, momentum, noise."""
 
     weights: dict[str, Tensor]
+    carried: dict[str, Tensor]
     momentum: dict[str, Tensor]
     noise: tuple[tuple[torch.Generator, Tensor], ...]
 
     @classmethod
     def of(cls, descent: Descent, step: Step) -> "_State":
         weights = {name: value.clone() for name, value in descent.model.state_dict().items()}
+        kept = {name: value.clone() for name, value in carried(descent.loss).items()}
         moved = momentum(descent.model, descent.optimizer)
         streams = (step.generator, _default(step.x.device))  # dropout draws from the default one
         return cls(
             weights,
+            kept,
             {name: value.clone() for name, value in moved.items()},
             tuple((stream, stream.get_state()) for stream in streams),
         )
@@ -181,6 +189,8 @@ class _State(NamedTuple):
         with torch.no_grad():
             for name, value in descent.model.state_dict().items():
                 value.copy_(self.weights[name])
+            for name, value in carried(descent.loss).items():
+                value.copy_(self.carried[name])
             for name, value in momentum(descent.model, descent.optimizer).items():
                 value.copy_(self.momentum.get(name, torch.zeros_like(value)))
         for stream, state in self.noise:

@@ -1,6 +1,6 @@
 """One training step as a loss sees it: the mini-batch, the model, its input gradients, noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,7 @@ class Step:
         y: their labels, (m,), int64.
         epsilon: attack radius ε, L∞.
         generator: the stream that noise is drawn from.
+        progress: how much of the training is done, (), 0 at its first step and below 1 at its last.
     """
 
     model: nn.Module
@@ -40,6 +41,7 @@ class Step:
     y: Tensor
     epsilon: float
     generator: torch.Generator
+    progress: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def logits(self, x: Tensor) -> Tensor:
         """Return f(x), (m, K), in train mode, with a graph down to the weights."""

@@ -65,7 +65,9 @@ def fit(
         limit: hours after which no further epoch is begun.
     """
     device, settings = train.x.device, card.training
-    course = Course.begin(card, model, device)
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    course = Course.begin(card, model, device, loss)
     if keeper:
         keeper.resume(course)
     descent = Descent(model, loss, course.optimizer, PRECISIONS[settings.precision])
@@ -137,11 +139,14 @@ def _steps(card: RunCard, train: Split, course: Course) -> Iterator[Step]:
     As with the authors. An epoch that is taken up again has the order that it began with.
     """
     size = card.training.batch_size
+    count = math.ceil(len(train.y) / size)
+    done = course.epoch * count + course.batch
     permutation = torch.randperm(len(train.y), generator=course.new_order()).to(train.y.device)
     left = permutation[course.batch * size :]
-    for rows in torch.split(left, size) if len(left) else ():
+    for place, rows in enumerate(torch.split(left, size) if len(left) else ()):
         x = augment(train.x[rows], card.training, course.noise)
-        yield Step(course.model, x, train.y[rows], card.epsilon, course.noise)
+        progress = x.new_full((), (done + place) / (count * card.training.epochs))
+        yield Step(course.model, x, train.y[rows], card.epsilon, course.noise, progress)
 
 
 def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Tensor:
