@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,6 +24,9 @@ from regbench.fingerprint import fingerprint
 from regbench.manifest import Manifest
 from regbench.members import build, check_values, fit, load
 from regbench.refusals import telling
+
+if TYPE_CHECKING:
+    from regbench.data import Size
 
 STAMPS = Path(".snakemake/regbench")
 Pairs = tuple[tuple[str, dict[str, Any]], ...]
@@ -105,25 +108,37 @@ def check(wanted: Claims) -> None:
             _refuse_converted(reference, member, arguments)
     for dataset, (data, attacks) in wanted.judged.items():
         with telling(f"datasets.{dataset}"):
+            _refuse_few_images(data)
             _refuse_few_classes(data, attacks)
+
+
+def _refuse_few_images(data: DataCard) -> None:
+    """Refuse to hold out as many images as there are to train on, or more."""
+    known = _size(data)
+    if known and data.validation >= known.train:
+        raise UserError(
+            f"validation: {data.validation} images asked for, but there are only {known.train} to"
+            " train on; ask for fewer"
+        )
 
 
 def _refuse_few_classes(data: DataCard, attacks: Pairs) -> None:
     """Refuse attacks that are not defined for so few classes as the data set has."""
     members = [build(reference, arguments) for reference, arguments in attacks]
     particular = [member for member in members if hasattr(member, "refuse_classes")]
-    classes = _classes(data) if particular else None
-    for member in particular if classes else ():
-        member.refuse_classes(classes)
+    known = _size(data) if particular else None
+    if known:
+        for member in particular:
+            member.refuse_classes(known.classes)
 
 
-def _classes(data: DataCard) -> int | None:
-    """Return K; none, if the data set is not here yet: then only the attack itself can refuse."""
+def _size(data: DataCard) -> "Size | None":
+    """Return how large a data set is; none, if it is not here yet: then its stage can refuse."""
     from regbench.sizes import size  # noqa: PLC0415 - numpy, which the parse need not import
 
     try:
         with _told_of(data.source):
-            return size(data).classes
+            return size(data)
     except UserError:
         return None
 

@@ -4,6 +4,7 @@ import ast
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 from regbench.errors import UserError
@@ -36,7 +37,7 @@ def fingerprint(references: Iterable[str]) -> str:
         module = modules.pop()
         path = _source(wanted_by.get(module, module))
         meanings[module] = _meaning(path)
-        wanted = {name for name in _imports(path) if name.partition(".")[0] in followed}
+        wanted = {name for name in _imports(path, module) if name.partition(".")[0] in followed}
         modules |= {name for name in wanted if _is_module(name)} - meanings.keys() - NEUTRAL
     text = "\n".join(f"{module} {meanings[module]}" for module in sorted(meanings))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -52,16 +53,26 @@ def _meaning(path: Path) -> str:
 
 
 @cache
-def _imports(path: Path) -> frozenset[str]:
-    return frozenset(name for node in ast.walk(_tree(path)) for name in _imported(node))
+def _imports(path: Path, module: str) -> frozenset[str]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return frozenset(name for node in ast.walk(_tree(path)) for name in _imported(node, package))
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
+def _imported(node: ast.AST, package: str) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        yield node.module
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        base = _absolute(node, package)
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """The module that names are imported from, where it is given from `package` on."""
+    try:
+        return resolve_name("." * node.level + (node.module or ""), package)
+    except ImportError:  # beyond all packages: Python itself will say so
+        return ""
 
 
 @cache

@@ -24,7 +24,7 @@ class Split(NamedTuple):
 class Data(NamedTuple):
     """A prepared data set, opened: what it is like, and where its splits lie.
 
-    `seal` is a SHA-256 of all that it holds.
+    `seal` is a SHA-256 of all that it holds, `card` what it was prepared from; none: not told.
     """
 
     path: Path
@@ -32,6 +32,20 @@ class Data(NamedTuple):
     classes: int
     scale: int
     seal: str = ""
+    card: DataCard | None = None
+
+    def holding(self, card: DataCard) -> "Data":
+        """Return it, if it is what `card` says.
+
+        Raises:
+            UserError: it was prepared from another card.
+        """
+        if self.card is not None and self.card != card:
+            raise UserError(
+                f"'{self.path}' holds {self.card.text()}, but the run's card is of {card.text()};"
+                " name the file that regbench.prepare made of that"
+            )
+        return self
 
     def split(self, name: str, device: torch.device, images: int | None = None) -> Split:
         """Return `train`, `validation` or `test`, or its first `images` images, on `device`."""
@@ -51,9 +65,10 @@ def open_data(path: Path) -> Data:
         about, names = file.about, file.names()
         if "x_train" not in names:
             raise UserError(f"'{path}' is no data file of regbench.prepare; it holds {names}")
+        card = DataCard.model_validate(about["card"])
         channels, height, width = file.shape("x_train")[1:]
         seal = file.seal
-    return Data(path, (channels, height, width), about["classes"], about["scale"], seal)
+    return Data(path, (channels, height, width), about["classes"], about["scale"], seal, card)
 
 
 def prepare(card: DataCard, root: Path, download: bool, out: Path) -> None:

@@ -40,9 +40,16 @@ def show(path: Path) -> Told:
 
 def _run(folder: Path) -> Told:
     suites = sorted(folder.glob("*.parquet"))
+    record, card = read_record(folder / "run.json"), _card(folder / CARD)
+    key = RunCard.model_validate(card).key
+    if record["card"] != key:
+        raise UserError(
+            f"'{folder}': run.json is of the card {record['card']}, but card.json beside it is of"
+            f" {key}: one of them was changed"
+        )
     return {
-        "run": read_record(folder / "run.json"),
-        "card": _card(folder / CARD),
+        "run": record,
+        "card": card,
         "judged": {path.name: _table(path) for path in suites},
     }
 

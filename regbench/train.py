@@ -152,7 +152,7 @@ def main() -> None:
             print("the other process has finished this training")
             return
         with leased(arguments.device) as device:
-            run(card, open_data(arguments.data), device, arguments.out)
+            run(card, open_data(arguments.data).holding(card.data), device, arguments.out)
 
 
 def run(card: RunCard, data: Data, device: torch.device, out: Path) -> None:

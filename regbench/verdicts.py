@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from regbench.ascent import project
 from regbench.attacks import Attack, Proposal
+from regbench.errors import UserError
 from regbench.memory import fitting
 from regbench.prepare import Split
 from regbench.validation import right
@@ -101,7 +102,7 @@ def _judged(
             for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
                 proposed, by = _parted(attack(source or model, x.clone(), y.clone(), generator))
-                x_adv = project(torch.where(proposed.isnan(), x, proposed), x, attack.epsilon)
+                x_adv = project(_numbers(proposed, x), x, attack.epsilon)
                 now = _seen(model, x_adv, y, x, batch_size)
                 fooled = (~now["correct"]).nonzero().squeeze(1)
                 for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
@@ -114,6 +115,19 @@ def _judged(
         warnings=tuple(sorted({str(one.message) for one in caught})),
         seconds=0.0,
     )
+
+
+def _numbers(proposed: Tensor, x: Tensor) -> Tensor:
+    """Return the proposed images, the images themselves where that is no number, and say so."""
+    if proposed.shape != x.shape:
+        raise UserError(
+            f"an attack returned images of shape {tuple(proposed.shape)}, expected those that it"
+            f" was given, {tuple(x.shape)}"
+        )
+    lost = proposed.isnan()
+    if lost.any():
+        warnings.warn("pixels that are no number were taken for unchanged ones", RuntimeWarning, 2)
+    return torch.where(lost, x, proposed)
 
 
 def _parted(proposal: Tensor | Proposal) -> Proposal:

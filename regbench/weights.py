@@ -22,10 +22,10 @@ def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.
     """Return the network of a run, laid out for speed, as `loaded` does.
 
     Raises:
-        UserError: the folder holds no such run, or a damaged one.
+        UserError: the folder holds no such run, a damaged one, or one trained on other data.
     """
     card = RunCard.read(str(run / "card.json"))
-    return loaded(network(card, data, device), card, run, checkpoint)
+    return loaded(network(card, data.holding(card.data), device), card, run, checkpoint)
 
 
 def loaded(model: nn.Module, card: RunCard, run: Path, checkpoint: str) -> nn.Module:

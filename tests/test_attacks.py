@@ -281,6 +281,15 @@ def test_an_attack_that_returns_nan_fools_nobody():
     assert told.correct.all()
     assert (told.distance <= EPSILON).all()
     assert told.loss.isfinite().all()
+    assert told.warnings == ("pixels that are no number were taken for unchanged ones",)
+
+
+def test_an_attack_that_returns_other_images_is_one_line():
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x.flatten(1))
+    with pytest.raises(
+        UserError, match=r"returned images of shape \(2, 1\), expected .*\(2, 1, 1, 1\)"
+    ):
+        judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
 
 
 def test_a_network_that_answers_nan_is_right_about_nothing():

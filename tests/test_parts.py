@@ -167,6 +167,32 @@ def test_a_fingerprint_follows_imports_within_regbench(tmp_path, monkeypatch):
     assert after["errors"] == prints["errors"]
 
 
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("mylab/losses.py", "from .helpers import shrink"),
+        ("mylab/losses.py", "from . import helpers"),
+        ("mylab/deep/losses.py", "from ..helpers import shrink"),
+        ("mylab/losses/__init__.py", "from ..helpers import shrink"),
+    ],
+)
+def test_a_fingerprint_follows_relative_imports(where, line, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file, helpers = tmp_path / where, tmp_path / "mylab/helpers.py"
+    file.parent.mkdir(parents=True)
+    for folder in {file.parent, helpers.parent}:
+        (folder / "__init__.py").touch()
+    file.write_text(line)
+    module = where.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    prints = []
+    for text in ("shrink = sum", "shrink = max"):
+        helpers.write_text(text)
+        for name in ("_meaning", "_imports", "_tree", "_is_module"):
+            getattr(getattr(fingerprint_module, name), "cache_clear", lambda: None)()
+        prints.append(fingerprint([f"{module}:Loss"]))
+    assert prints[0] != prints[1]
+
+
 def test_a_module_that_is_no_python_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"probe\.py', line 2, is not Python"):
         fingerprint_of(tmp_path, monkeypatch, probe="x = 1\ny = (\n")
@@ -317,6 +343,31 @@ def test_autoattack_on_few_classes_is_refused_before_anything_runs(npz, tmp_path
         check(wanted)
     standing = (("regbench.attacks.pgd", {"epsilon": 0.1, "steps": 1}),)
     check(wanted.model_copy(update={"judged": {"mine": (data, standing)}}))
+
+
+def test_more_images_held_out_than_there_are_is_refused_before_anything_runs(
+    npz, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
+    for arguments, source, count in ((npz()[0], "npz", 30), ({}, "digits", 1297)):
+        data = DataCard(
+            source=f"regbench.data.{source}", arguments=arguments, validation=count, split_seed=0
+        )
+        wanted = Claims(built=(), attacks=(), networks=(), judged={"mine": (data, ())})
+        words = f"config: datasets.mine: validation: {count} images asked for, but there are only"
+        with pytest.raises(UserError, match=re.escape(words)):
+            check(wanted)
+        less = data.model_copy(update={"validation": count - 1})
+        check(wanted.model_copy(update={"judged": {"mine": (less, ())}}))
+
+
+def test_a_file_of_other_data_is_one_line(tmp_path):
+    card = DataCard.model_validate(DIGITS)
+    prepare(card, Path("unused"), download=False, out=tmp_path / "a")
+    data = open_data(tmp_path / "a")
+    assert data.holding(card) is data
+    with pytest.raises(UserError, match=r"a' holds .*\"split_seed\":0.*, but the run's card is of"):
+        data.holding(card.model_copy(update={"split_seed": 1}))
 
 
 def test_a_damaged_npz_is_one_line(npz, tmp_path):

@@ -171,6 +171,16 @@ def test_show_reads_each_kind_and_refuses_others(file, tmp_path):
         show(tmp_path / "notes.txt")
 
 
+def test_show_holds_a_card_against_the_record_beside_it(tmp_path):
+    card = resolve(parse(yaml.safe_load(CONFIG)), {"natural": NATURAL}).runs[0].card
+    write_record(tmp_path / "run.json", {"card": card.key})
+    (tmp_path / "card.json").write_text(card.text())
+    assert show(tmp_path)["run"]["card"] == card.key
+    (tmp_path / "card.json").write_text(card.model_copy(update={"epsilon": 0.5}).text())
+    with pytest.raises(UserError, match=f"run.json is of the card {card.key}, but card.json"):
+        show(tmp_path)
+
+
 def test_show_reads_the_card_of_a_run(tmp_path):
     """It carries no digest: it is an argument."""
     card = resolve(parse(yaml.safe_load(CONFIG)), {"natural": NATURAL}).runs[0].card
