@@ -25,7 +25,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from regbench.errors import UserError, did_you_mean
-from regbench.rows import Rows, unswept, widest
+from regbench.rows import RUN, Rows, trained, unswept, widest
 
 Scores = NDArray[np.integer[Any]]
 Cell = tuple[str, str, str, str]
@@ -112,10 +112,16 @@ class Interval(NamedTuple):
 
 
 def judged(rows: Rows) -> list[Judged]:
-    """Return the verdicts by data set, network and attack, the points of sweeps left out."""
+    """Return the verdicts by data set, network and attack.
+
+    Left out are the points of sweeps, and networks that were not trained.
+    """
     told = unswept(rows.evaluations)
     labels = told.set_index(["dataset", "attack"])["label"].to_dict()
-    groups = rows.verdicts.groupby(["dataset", "model", "attack"], observed=True)
+    there = rows.runs.loc[trained(rows.runs), RUN].astype(str)
+    chosen = pd.MultiIndex.from_frame(rows.verdicts[RUN].astype(str))
+    verdicts = rows.verdicts[chosen.isin(pd.MultiIndex.from_frame(there))]
+    groups = verdicts.groupby(["dataset", "model", "attack"], observed=True)
     return [
         _judged((str(dataset), str(model), str(attack)), labels[dataset, attack], part)
         for (dataset, model, attack), part in groups

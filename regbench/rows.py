@@ -191,18 +191,28 @@ def labels(table: pd.DataFrame) -> pd.Series:
     return table["label"].where(~fewer, counted)
 
 
+UNTRAINED = "not trained"
+"""Told of a network that diverged in its first epoch: its weights are those that it began with."""
+
+
+def trained(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell of each row whether its network is of an epoch, not the one that training began with."""
+    return runs["best_epoch"] > 0
+
+
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation and range of the accuracy over seeds, per method and attack.
 
     The standard deviation is that of a sample (n − 1); with one seed it is missing. The range is
-    from `lowest` to `highest`; `those` are the seeds. Seeds without
-    an accuracy are not among the `seeds`, but `failed`, which `failure` gives the reason of.
+    from `lowest` to `highest`; `those` are the seeds. Seeds without an accuracy, or whose network
+    was not trained, are not among the `seeds`, but `failed`, which `failure` gives the reason of.
     """
-    failure = results["attack_status"].where(results["accuracy"].isna())
-    there = results["seed"].where(results["accuracy"].notna())
-    grouped = results.assign(failure=failure, there=there).groupby(
-        [*CELL, "attack", "label"], observed=True
-    )
+    untrained = ~trained(results)
+    accuracy = results["accuracy"].mask(untrained)
+    failure = results["attack_status"].where(accuracy.isna()).mask(untrained, UNTRAINED)
+    there = results["seed"].where(accuracy.notna())
+    told = results.assign(accuracy=accuracy, failure=failure, there=there)
+    grouped = told.groupby([*CELL, "attack", "label"], observed=True)
     return grouped.agg(
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),

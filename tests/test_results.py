@@ -17,7 +17,7 @@ from regbench.beside import Interval, compare, verdict
 from regbench.comparisons import bounded, intervals, judged
 from regbench.costs import costs
 from regbench.errors import UserError
-from regbench.figures import look, reach
+from regbench.figures import look, plain_decades, reach
 from regbench.latex import latex
 from regbench.page import page
 from regbench.published import NOTHING, Published
@@ -302,6 +302,41 @@ def test_a_number_of_fewer_seeds_than_its_row_says_so(rows):
     assert table.loc["FGSM-AT", "seeds"] == "3 (1 failed)"
     assert table.loc["natural", "AUTO_ATTACK"] == "1.0 ± 1.0"
     assert table.loc["natural", "FGSM − AUTO_ATTACK"] == "80.0"
+
+
+def test_a_network_that_was_not_trained_is_in_no_mean(rows):
+    """It diverged in its first epoch: what was judged are the weights that it began with."""
+    first = (rows.runs["method"] == "FGSM-AT") & (rows.runs["seed"] == 0)
+    lost = rows._replace(runs=rows.runs.assign(best_epoch=rows.runs["best_epoch"].mask(first, 0)))
+    table = accuracy(over_seeds(results(lost)), ("fgsm", "clean"))["digits"].set_index("method")
+    assert table.loc["FGSM-AT", "FGSM"] == "96.5 ± 0.7 (1 not trained)"
+    assert table.loc["FGSM-AT", "FGSM − CLEAN"] == "10.0"
+    assert table.loc["FGSM-AT", "seeds"] == "2 (1 failed)"
+    found = intervals(judged(lost)).set_index(["regularizer", "attack"])
+    assert set(found.loc["FGSM-AT", "seeds"]) == {2}
+    assert set(found.loc["natural", "seeds"]) == {3}
+    every = rows.runs.assign(best_epoch=0)
+    table = accuracy(over_seeds(results(rows._replace(runs=every))))["digits"]
+    assert set(table["FGSM"]) == {"not trained"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [(0.03, 7, ["0.1", "1"]), (1.4, 2.2, ["1.5", "1.75", "2"]), (0.02, 0.09, ["0.02", "0.04"])],
+)
+def test_a_logarithmic_axis_has_labels_however_little_is_in_view(low, high, labels):
+    figure, axes = plt.subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    plain_decades(axes.yaxis)
+    figure.canvas.draw()
+    drawn = [
+        label.get_text()
+        for label, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+        if low <= place <= high
+    ]
+    assert drawn[: len(labels)] == labels
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
 
 
 def test_bars_reach_as_far_as_the_seeds():

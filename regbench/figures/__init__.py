@@ -5,6 +5,7 @@ every figure of an experiment.
 """
 
 from collections.abc import Iterable
+from math import ceil, floor, log10
 from typing import Any
 
 import matplotlib as mpl
@@ -13,8 +14,9 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
@@ -87,6 +89,20 @@ def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 """Numbers of a logarithmic axis: matplotlib's own are formulas, which `look` turns off."""
+
+
+def plain_decades(axis: Axis) -> None:
+    """Label a logarithmic axis: its decades, or even steps where fewer than two are in view."""
+    low, high = sorted(axis.get_view_interval())
+    if floor(log10(high)) - ceil(log10(low)) < 1:
+        axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(PLAIN)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def whole_epochs(axes: Axes) -> None:
+    """Label epochs by whole numbers, however few they are."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def side_by_side(count: int) -> tuple[Figure, list[Axes]]:

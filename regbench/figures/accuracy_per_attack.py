@@ -5,10 +5,12 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from regbench.figures import colours, legend, shown, task
-from regbench.rows import Rows, labels, results, unswept
+from regbench.figures import colours, legend, nothing_to_show, shown, task
+from regbench.rows import Rows, labels, results, trained, unswept
 
 __all__ = ["accuracy_per_attack"]
+
+NOTHING = "No network was trained."
 
 SEED = Line2D([], [], color="black", marker="o", markersize=2.5, linestyle="")
 
@@ -22,6 +24,9 @@ def accuracy_per_attack(rows: Rows) -> Figure:
     Bars are means over seeds, dots the seeds.
     """
     table = unswept(results(rows)).sort_values("attack")
+    table = table[trained(table)]
+    if table.empty:
+        return nothing_to_show(NOTHING)
     table["accuracy (%)"] = 100 * table["accuracy"]
     table["task"] = task(table)
     methods, palette = shown(table), colours(table["method"].cat.categories)

@@ -4,7 +4,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import colours, shown, task
+from regbench.figures import colours, shown, task, whole_epochs
 from regbench.overfitting import onsets
 from regbench.rows import Rows
 
@@ -41,6 +41,8 @@ def learning_curves(rows: Rows) -> Figure:
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
     grid.set_axis_labels("epoch", "")
     grid.legend.set_title(None)
+    for axes in grid.axes.flat:
+        whole_epochs(axes)
     _mark(grid, onsets(rows), curves, several)
     figure: Figure = grid.figure
     return figure

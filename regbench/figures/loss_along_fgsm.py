@@ -5,9 +5,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from regbench.figures import PLAIN, legend, nothing_to_show, side_by_side, styles, task
+from regbench.figures import legend, nothing_to_show, plain_decades, side_by_side, styles, task
 from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
@@ -47,5 +46,4 @@ def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> N
         textcoords="offset points", color="0.3",
     )  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    plain_decades(axes.yaxis)

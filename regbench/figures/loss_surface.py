@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from regbench.figures import PLAIN, nothing_to_show, task
+from regbench.figures import footnote, nothing_to_show, plain_decades, task
 from regbench.figures.loss_along_fgsm import NOTHING
 from regbench.rows import Rows
 
@@ -53,9 +52,8 @@ def loss_surface(rows: Rows) -> Figure:
     )  # fmt: skip
     norm = LogNorm(table["value"].min(), table["value"].max())
     for axes, ((name, method), part) in zip(grid.flat, panels, strict=False):
-        seed = part["seed"].min()
-        _draw(axes, part[part["seed"] == seed], norm)
-        axes.set_title(f"{name}, seed {seed}\n{method}", fontsize="small")
+        _draw(axes, part[part["seed"] == part["seed"].min()], norm)
+        axes.set_title(f"{name}\n{method}", fontsize="small")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
@@ -63,10 +61,10 @@ def loss_surface(rows: Rows) -> Figure:
     figure.supxlabel("along FGSM's direction (ε)", fontsize="medium")
     figure.supylabel("along a random direction (ε)", fontsize="medium")
     scale = ScalarMappable(norm, COLOURS)
-    bar = figure.colorbar(
-        scale, ax=grid, label="mean cross entropy (nats)", format=PLAIN, aspect=30
-    )
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar = figure.colorbar(scale, ax=grid, label="mean cross entropy (nats)", aspect=30)
+    plain_decades(bar.ax.yaxis)
+    if table["seed"].nunique() > 1:
+        footnote(figure, ["Each method's first seed."])
     return figure
 
 

@@ -3,7 +3,7 @@
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from regbench.figures import PLAIN, colours, footnote, nothing_to_show, shown, task
+from regbench.figures import PLAIN, colours, footnote, nothing_to_show, shown, task, whole_epochs
 from regbench.rows import RUN, Rows
 
 __all__ = ["properties_during_training"]
@@ -16,6 +16,10 @@ PROPERTIES = {
     "FGSM at ε − at ε/2 (asked by SAT-R3)": ("fgsm", "half_fgsm"),
 }
 """Differences of two losses: the first two near 0 at a robust network, the third above it."""
+
+
+LINEAR = 0.1
+"""Nats: within it differences are drawn linearly."""
 
 
 def properties_during_training(rows: Rows) -> Figure:
@@ -44,8 +48,10 @@ def properties_during_training(rows: Rows) -> Figure:
     )  # fmt: skip
     grid.refline(y=0, color="0.4", linestyle=":", zorder=0)
     for axes in grid.axes.flat:
-        axes.set_yscale("symlog", linthresh=0.1)
-        axes.yaxis.set_major_formatter(PLAIN)
+        if max(map(abs, axes.get_ylim())) > LINEAR:
+            axes.set_yscale("symlog", linthresh=LINEAR)
+            axes.yaxis.set_major_formatter(PLAIN)
+        whole_epochs(axes)
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
     grid.set_axis_labels("epoch", "loss difference (nats)")
     grid.legend.set_title(None)

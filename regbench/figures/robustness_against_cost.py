@@ -29,9 +29,13 @@ def robustness_against_cost(rows: Rows) -> Figure:
     panels = list(means.assign(task=task(means)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
-        _draw(axes, part[part["attack"] == part["attack"].max()])
-        axes.set_title(str(name))
-        axes.set_xlim(0.8, 1.3 * means["cost"].max())
+        last = part[part["attack"] == part["attack"].max()]
+        _draw(axes, last)
+        told = f"{last['label'].iloc[0]}, n = {last['n'].max()}"
+        axes.set_title(f"{name}\n{told}", fontsize="medium")
+        axes.set(xlim=(0.8, 1.3 * means["cost"].max()), ylim=(-3, 103))
+    row[0].set_ylabel("accuracy under attack (%)")
+    figure.supxlabel("passes per image and step (forward and backward: 1)", fontsize="medium")
     legend(figure, *row[0].get_legend_handles_labels())
     return figure
 
@@ -49,8 +53,7 @@ def _draw(axes: Axes, part: pd.DataFrame) -> None:
             cost, robust, yerr=reach(one), fmt=shape[method], color=tint[method],
             capsize=2, markersize=7, label=method,
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="passes per image and step (forward and backward: 1)")
-    axes.set_ylabel(f"accuracy under {part['label'].iloc[0]} (%), n = {part['n'].max()}")
+    axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(TICKS)
