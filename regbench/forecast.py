@@ -42,11 +42,15 @@ LONG = 86_400
 
 
 class Work(NamedTuple):
-    """What one job does on one network: forward passes' worth of arithmetic, at most."""
+    """What one job does on one network: forward passes' worth of arithmetic, at most.
+
+    `unknown` attacks, which do not tell what they cost, are left out.
+    """
 
     network: ModelCard
     data: DataCard
     passes: float
+    unknown: int = 0
 
 
 def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
@@ -65,7 +69,7 @@ def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
         Work(
             run.card.model,
             run.card.data,
-            _suite(manifest.suites[path].text(), run.card.data.text()),
+            *_suite(manifest.suites[path].text(), run.card.data.text()),
         )
         for run in manifest.runs
         for path in run.verdicts.values()
@@ -97,14 +101,17 @@ def _training(card: RunCard, cost: float) -> float:
 
 # every network of a data set is judged by the same suites
 @cache
-def _suite(suite: str, of: str) -> float:
+def _suite(suite: str, of: str) -> tuple[float, int]:
+    """The passes of all attacks that tell theirs, and how many do not."""
     card = SuiteCard.read(suite)
     there = _images(card.split, of)
     members = [
         (min(one.images or there, there), build(one.attack, one.arguments))
         for one in card.attacks.values()
     ]
-    return float(sum(count * attack.passes for count, attack in members))
+    told = [count * attack.passes for count, attack in members]
+    known = [passes for passes in told if math.isfinite(passes)]
+    return float(sum(known)), len(told) - len(known)
 
 
 # likewise by the same diagnosis
@@ -191,8 +198,7 @@ def forecast(works: Iterable[Work], device: torch.device) -> float:
     total = 0.0
     for work in works:
         one = rate(work.network.text(), work.data.text(), device)
-        if math.isfinite(work.passes):
-            total += work.passes * one.flop / one.per_second
+        total += work.passes * one.flop / one.per_second
     return total
 
 
@@ -210,8 +216,8 @@ def sentence(
     """Return what there is to do, how long it takes, and what to do if that is too long."""
     seconds = [forecast(works, device) / jobs for works in (trained, judged, diagnosed)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    unknown = sum(not math.isfinite(work.passes) for work in judged)
-    left_out = f" ({unknown} suites of unknown cost left out)" if unknown else ""
+    unknown = sum(work.unknown for work in judged)
+    left_out = f" ({unknown} attacks of unknown cost left out)" if unknown else ""
     way_out = ""
     if device.type == "cpu" and sum(seconds) > LONG:
         way_out = "; a GPU, fewer `seeds:` or `images:`, or config/mnist.yaml costs less"

@@ -126,6 +126,14 @@ def test_work_is_counted_in_forward_passes():
     assert judged.passes == 500 * 3 + 500 * 2 * 21  # all 500 test images, though 1,000 are asked
 
 
+def test_of_a_suite_what_tells_its_cost_is_counted(monkeypatch):
+    monkeypatch.setattr("regbench.attacks.fgsm.FGSM.passes", math.nan)
+    forecast._suite.cache_clear()
+    (judged,) = forecast.attacks(manifest(run_card(DIGITS, "small_cnn")), {"results/0/s.parquet"})
+    forecast._suite.cache_clear()
+    assert (judged.passes, judged.unknown) == (500 * 2 * 21, 1)
+
+
 def counted(count, layer, given, made):
     """Count the images that go through a layer, and those whose gradient comes back."""
     count["forward"] += len(made)
@@ -185,12 +193,12 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     monkeypatch.setattr(forecast, "rate", lambda *_: forecast.Rate(100.0, 1000.0))
     card = run_card(MNIST, "lenet_plus")
     work = forecast.Work(card.model, card.data, 50.0)
-    unknown = work._replace(passes=math.nan)
+    unknown = work._replace(unknown=3)
     device = torch.device("cpu")
-    assert forecast.forecast([work, work, unknown], device) == pytest.approx(10.0)
+    assert forecast.forecast([work, work, unknown], device) == pytest.approx(15.0)
     told = forecast.sentence([work] * 100, [work, unknown], [work] * 6, device, jobs=2)
     assert told == (
-        "regbench: 100 trainings, about 4 min, 2 suites of attacks, at most 2 s (1 suites of"
+        "regbench: 100 trainings, about 4 min, 2 suites of attacks, at most 5 s (3 attacks of"
         " unknown cost left out), and 6 diagnoses, about 15 s: 2 at a time on the CPU"
     )
     long = forecast.sentence([work] * 100_000, [], [], device, jobs=1)
