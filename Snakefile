@@ -26,7 +26,7 @@ include: "rules/train.smk"
 
 
 for path in sorted(Path(workflow.basedir, "rules/regularizers").glob("*.smk")):
-    with bench.reading(path):
+    with bench.reading(path, workflow.rules):
 
         include: path
 

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import takewhile
@@ -35,6 +35,12 @@ class Wildcards(Protocol):
     run: str
     suite: str
     key: str
+
+
+class Rule(Protocol):
+    """What a rule of Snakemake's is asked for here."""
+
+    wildcard_constraints: dict[str, str]
 
 
 class Bench:
@@ -83,13 +89,30 @@ class Bench:
         return lambda wildcards: self.run(wildcards).card.text()
 
     @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """End the program with one line if the block, which reads a rule file, fails."""
+    def reading(self, path: Path, rules: Collection[Rule]) -> Iterator[None]:
+        """End the program with one line if the block, which reads a rule file, fails.
+
+        Or if it declares a regularizer without a rule that makes its cells and no others.
+
+        Args:
+            path: of the file.
+            rules: all that there are, whenever it is asked.
+        """
+        declared, made = set(self._declared), len(rules)
         try:
             yield
         except Exception as error:
             told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
             sys.exit(report(UserError(told)))
+        new = [one.wildcard_constraints for one in [*rules][made:]]
+        makes = [one["regularizer"] for one in new if "regularizer" in one]
+        for name in self._declared.keys() - declared:
+            if makes and not any(_matches(pattern, name) for pattern in makes):
+                told = (
+                    f"'{path}' declares '{name}', but under wildcard_constraints its rule has"
+                    f" regularizer={', '.join(map(repr, makes))}; write the same name in both"
+                )
+                sys.exit(report(UserError(told)))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -334,6 +357,13 @@ def size(manifest: Manifest) -> str:
         f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
         f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"
     )
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _gpus() -> int:

@@ -481,6 +481,19 @@ BROKEN_RULES = {
         (ROOT / "rules/regularizers/sat_r1.smk").read_text().replace("as train_sat_r1", "as other"),
         "two rules declare the regularizer 'sat_r1'",
     ),
+    "another name under wildcard_constraints": (
+        (ROOT / "rules/regularizers/sat_r1.smk")
+        .read_text()
+        .replace("as train_sat_r1", "as train_mine")
+        .replace('            "sat_r1",', '            "mine",'),
+        "declares 'mine', but under wildcard_constraints its rule has regularizer='sat_r1'; write",
+    ),
+    "no name under wildcard_constraints": (
+        'use rule train as train_mine with:\n    params:\n        card=bench.declare("mine",'
+        ' label="m", loss="regbench.regularizers.natural", hyperparameters={},'
+        " cost=lambda h, m: 1),\n",
+        "its rule has regularizer='(?!)'",
+    ),
     "unusable cost": (
         (ROOT / "rules/regularizers/sat_r1.smk")
         .read_text()
