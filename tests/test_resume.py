@@ -14,14 +14,17 @@ from torch import nn
 
 from regbench import keeper as keeping
 from regbench import trial as trials
+from regbench.ascent import cross_entropy
 from regbench.attack import asked
 from regbench.cards import AttackCard, DataCard, RunCard, SuiteCard
+from regbench.descent import TrainingLoss
 from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
 from regbench.keeper import Keeper
 from regbench.parts import Parts
 from regbench.prepare import Split, open_data, prepare
 from regbench.regularizers.sat_r2 import SATR2
+from regbench.step import Objective, Step
 from regbench.training import Trained, fit
 from regbench.trial import Trial
 
@@ -60,8 +63,8 @@ def split(count: int) -> Split:
     return Split(x, (x.mean((1, 2, 3)) > 0.5).long())
 
 
-def train(keeper: Keeper | None = None) -> Trained:
-    loss = SATR2(weight=1.0, alpha=0.05, projected=False)
+def train(keeper: Keeper | None = None, loss: TrainingLoss | None = None) -> Trained:
+    loss = loss or SATR2(weight=1.0, alpha=0.05, projected=False)
     return fit(card(), network(), loss, split(30), split(20), lambda row: None, keeper)
 
 
@@ -110,6 +113,45 @@ def test_a_training_cut_after_any_step_ends_as_if_it_had_not_been(at, tmp_path):
         train(Cut(tmp_path / "state", at))
     torch.manual_seed(98)
     assert same(train(Keeper(tmp_path / "state", "k")), whole)
+
+
+class Average(nn.Module):
+    """A penalty that depends on a moving average, kept as a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, step: Step) -> Objective:
+        loss = cross_entropy(step.logits(step.x), step.y)
+        self.mean.lerp_(loss.detach(), 0.1)
+        return Objective(loss, self.mean * loss)
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, STEPS - 1])
+def test_what_a_loss_carries_in_a_buffer_outlives_a_kill(at, tmp_path):
+    whole = train(loss=Average())
+    with pytest.raises(KeyboardInterrupt):
+        train(Cut(tmp_path / "state", at), Average())
+    assert same(train(Keeper(tmp_path / "state", "k"), Average()), whole)
+
+
+def test_progress_goes_from_0_to_the_last_step_over_a_kill(tmp_path):
+    def hearing(told: list[float]) -> TrainingLoss:
+        def loss(step: Step) -> Objective:
+            told.append(step.progress.item())
+            return Objective(cross_entropy(step.logits(step.x), step.y) * step.progress, 0.0)
+
+        return loss
+
+    whole: list[float] = []
+    trained = train(loss=hearing(whole))
+    assert whole == pytest.approx([step / STEPS for step in range(STEPS)])
+    parts: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(Cut(tmp_path / "state", 6), hearing(parts))
+    assert same(train(Keeper(tmp_path / "state", "k"), hearing(parts)), trained)
+    assert parts == whole
 
 
 def test_a_training_may_be_cut_many_times(tmp_path):
