@@ -140,12 +140,14 @@ def _steps(card: RunCard, train: Split, course: Course) -> Iterator[Step]:
     """
     size = card.training.batch_size
     count = math.ceil(len(train.y) / size)
-    done = course.epoch * count + course.batch
+    done, every = course.epoch * count + course.batch, card.training.epochs * count
     permutation = torch.randperm(len(train.y), generator=course.new_order()).to(train.y.device)
     left = permutation[course.batch * size :]
-    for place, rows in enumerate(torch.split(left, size) if len(left) else ()):
+    batches = torch.split(left, size) if len(left) else ()
+    # on the device all at once: to look one up launches nothing
+    shares = torch.arange(done, done + len(batches), device=left.device) / every
+    for rows, progress in zip(batches, shares, strict=True):
         x = augment(train.x[rows], card.training, course.noise)
-        progress = x.new_full((), (done + place) / (count * card.training.epochs))
         yield Step(course.model, x, train.y[rows], card.epsilon, course.noise, progress)
 
 
