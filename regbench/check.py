@@ -114,7 +114,7 @@ def check(wanted: Claims) -> None:
 
 def _refuse_few_images(data: DataCard) -> None:
     """Refuse to hold out as many images as there are to train on, or more."""
-    known = _size(data)
+    known = _size(data) if data.validation else None  # which may read it whole
     if known and data.validation >= known.train:
         raise UserError(
             f"validation: {data.validation} images asked for, but there are only {known.train} to"

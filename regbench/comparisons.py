@@ -25,7 +25,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from regbench.errors import UserError, did_you_mean
-from regbench.rows import RUN, Rows, trained, unswept, widest
+from regbench.rows import Rows, of_trained, unswept, widest
 
 Scores = NDArray[np.integer[Any]]
 Cell = tuple[str, str, str, str]
@@ -88,8 +88,10 @@ class Judged:
 
     @property
     def best(self) -> str:
-        """The regularizer of the highest mean accuracy."""
-        means = {name: self.scores(name).mean() for name in self.methods}
+        """The regularizer of the highest mean accuracy, of those with the most seeds."""
+        scores = {name: self.scores(name) for name in self.methods}
+        most = max(one.shape[1] for one in scores.values())
+        means = {name: one.mean() for name, one in scores.items() if one.shape[1] == most}
         return max(means, key=lambda name: means[name])
 
 
@@ -118,10 +120,7 @@ def judged(rows: Rows) -> list[Judged]:
     """
     told = unswept(rows.evaluations)
     labels = told.set_index(["dataset", "attack"])["label"].to_dict()
-    there = rows.runs.loc[trained(rows.runs), RUN].astype(str)
-    chosen = pd.MultiIndex.from_frame(rows.verdicts[RUN].astype(str))
-    verdicts = rows.verdicts[chosen.isin(pd.MultiIndex.from_frame(there))]
-    groups = verdicts.groupby(["dataset", "model", "attack"], observed=True)
+    groups = of_trained(rows).groupby(["dataset", "model", "attack"], observed=True)
     return [
         _judged((str(dataset), str(model), str(attack)), labels[dataset, attack], part)
         for (dataset, model, attack), part in groups

@@ -5,8 +5,11 @@ from step to step must be known: the buffers of a `torch.nn.Module`, changed in 
 on how far the training is needs no state, `step.progress` tells it.
 """
 
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Mapping
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from regbench.errors import UserError
@@ -14,8 +17,8 @@ from regbench.step import Objective
 
 
 def carried(loss: object) -> dict[str, Tensor]:
-    """Return what a loss carries from step to step, by name; the tensors themselves."""
-    return dict(loss.state_dict()) if isinstance(loss, nn.Module) else {}
+    """Return what a loss carries from step to step, by name: its buffers themselves."""
+    return dict(loss.named_buffers()) if isinstance(loss, nn.Module) else {}
 
 
 def checked(objective: object, loss: object) -> Objective:
@@ -45,49 +48,78 @@ def checked(objective: object, loss: object) -> Objective:
 
 
 class Watch:
-    """Refuses a loss whose attributes change from step to step; what the first sets up may stay."""
+    """Refuses a loss that carries something from step to step, other than in its buffers.
+
+    What the first step sets up may stay, but no buffer: those are there from the beginning.
+    """
 
     def __init__(self, loss: object) -> None:
         self._loss = loss
-        self._calls = 0
-        self._seen: dict[str, _Seen] = {}
+        self._buffers = _identities(loss)
+        self._seen: dict[str, object] | None = None
 
     def __call__(self) -> None:
         """Look, after a step.
 
         Raises:
-            UserError: an attribute is another than after the first step.
+            UserError: an attribute is another than after the first step, or a buffer another tensor
+                than in the beginning.
         """
-        self._calls += 1
-        if self._calls == 1:
+        if self._seen is None:
             self._seen = _attributes(self._loss)
-        elif self._calls == 2:
-            self._compare()
-
-    def _compare(self) -> None:
         now = _attributes(self._loss)
-        moved = [name for name, one in now.items() if not one.still(self._seen.get(name))]
+        moved = [name for name, one in now.items() if one != self._seen.get(name, _NOTHING)]
         if moved:
             raise UserError(
                 f"{_name(self._loss)} keeps {', '.join(map(repr, moved))} from step to step, which"
                 " an interrupted training and a replayed step would lose; use step.progress, or"
                 " make the loss a torch.nn.Module and that a buffer, changed in place"
             )
+        if _identities(self._loss) != self._buffers:
+            raise UserError(
+                f"{_name(self._loss)} has other buffers than it began with; register them when it"
+                " is made, and change them in place, as by copy_ or lerp_"
+            )
 
 
-class _Seen(NamedTuple):
-    """An attribute, and how often it had been changed if it is a tensor."""
-
-    value: Any
-    version: int | None
-
-    def still(self, before: "_Seen | None") -> bool:
-        return before is not None and self.value is before.value and self.version == before.version
+_NOTHING = object()
 
 
-def _attributes(loss: object) -> dict[str, _Seen]:
-    attributes = getattr(loss, "__dict__", {}).items()
-    return {name: _Seen(value, getattr(value, "_version", None)) for name, value in attributes}
+def _identities(loss: object) -> dict[str, int]:
+    return {name: id(buffer) for name, buffer in carried(loss).items()}
+
+
+def _attributes(loss: object) -> dict[str, object]:
+    """Everything that a loss and the modules within it hold, but for buffers, by name."""
+    parts = dict(loss.named_modules()) if isinstance(loss, nn.Module) else {"": loss}
+    return {
+        f"{part}.{name}".lstrip("."): _picture(value)
+        for part, one in parts.items()
+        for name, value in getattr(one, "__dict__", {}).items()
+        if name not in INTERNAL
+    }
+
+
+INTERNAL = set(vars(nn.Module()))
+"""What every module holds: buffers are known, parameters are nobody's to train here."""
+
+
+PLAIN = (bool, int, float, complex, str, bytes, torch.device)
+
+
+def _picture(value: object) -> object:
+    """What two looks at a value that nobody changed have in common."""
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if value is None or isinstance(value, PLAIN):
+        return type(value), repr(value)  # a NaN is itself
+    if isinstance(value, np.ndarray):
+        return id(value), value.tobytes()
+    if isinstance(value, Mapping):
+        return type(value), [(_picture(key), _picture(one)) for key, one in value.items()]
+    if isinstance(value, tuple | list | set | frozenset | deque):
+        return type(value), [_picture(one) for one in value]
+    return id(value)
 
 
 def _name(loss: object) -> str:

@@ -26,8 +26,8 @@ TOLERANCE = 1e-2
 """Of the weights' change in one step: how far a replayed step may lie from an eager one."""
 
 WAVERING = 3
-"""Or so many times as far as an eager step lies from its own repetition: cuDNN may take kernels
-that add in any order, and a sign that turns in an attack of many steps moves an image far."""
+"""Or so many times as far as replays lie from one another: cuDNN may take kernels that add in any
+order, and a sign that turns in an attack of many steps moves an image far."""
 
 
 class Descent:
@@ -108,13 +108,13 @@ class Recorded:
         """Record the step and keep it if it is right when replayed; else return what is wrong."""
         try:
             replay = self._recorded(static)
-            apart, eager = self._apart(step, replay, before)
+            apart, wavering = self._apart(step, replay, before)
         except RuntimeError as error:
             return f"cannot be recorded ({_cause(error)})"
-        if not apart <= max(TOLERANCE, WAVERING * eager):
+        if not apart <= max(TOLERANCE, WAVERING * wavering):
             return (
-                f"is not the same when replayed ({apart:.2g} of the step away, repeated eagerly"
-                f" {eager:.2g})"
+                f"is not the same when replayed ({apart:.2g} of the step away, replays"
+                f" {wavering:.2g} from one another)"
             )
         self._replay = replay
         return ""
@@ -128,20 +128,21 @@ class Recorded:
         return self._record(take, static.generator)
 
     def _apart(self, step: Step, replay: Replay, before: "_State") -> tuple[float, float]:
-        """Return how far from an eager step the replayed one ends, and the eager one repeated.
+        """Return how far from an eager step a replayed one ends, and from another replayed one.
 
-        As shares of the step. The replayed one is the last, and counts.
+        As shares of the step. The last replay counts. What replays do not share among themselves is
+        the kernels'; a number that the recording froze they do share.
         """
         before.restore(self._descent)
         start = _flat(self._descent.model)
         ends = []
-        for take in (self._descent, self._descent, lambda _: replay()):
+        for take in (self._descent, lambda _: replay(), lambda _: replay()):
             before.restore(self._descent)
             take(step)
             ends.append(_flat(self._descent.model))
-        eager, again, replayed = ends
+        eager, replayed, counting = ends
         length = (eager - start).norm()
-        far = [(one - eager).norm() for one in (replayed, again)]
+        far = [(counting - one).norm() for one in (eager, replayed)]
         apart, wavering = (float(one / length) if one else 0.0 for one in far)
         return apart, wavering
 

@@ -29,7 +29,7 @@ TEX = str.maketrans(
 
 BOLD = (
     "Bold: the best of a network, and each whose paired difference from it has a 95 % interval,"
-    " over {}, that includes 0."
+    " over {}, that includes 0; none of fewer seeds than others."
 )
 OF_EPSILON = {"start_radius"}
 """Parameters that are told as shares of ε."""
@@ -84,9 +84,9 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
 
 
 def _over(seeds: pd.Series) -> str:
-    if seeds.max() == 1:
+    if seeds.max() <= 1:
         return "images"
-    return "seeds and images" + ", of one seed each over images alone" * bool(seeds.min() == 1)
+    return "seeds and images" + ", of one seed each over images alone" * bool(seeds.eq(1).any())
 
 
 def _tabular(text: pd.DataFrame) -> str:

@@ -84,9 +84,10 @@ def _first_free(gpus: Sequence[str], share: int, folder: Path) -> tuple[int, int
 
 def _opened(lock: Path) -> int:
     """Open a lock, another user's too; to hold it, reading suffices."""
-    with suppress(FileNotFoundError):
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    except FileExistsError:
         # without O_CREAT, which is refused for another user's file in a folder that all write to
         return os.open(lock, os.O_RDONLY)
-    handle = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o444)
     os.fchmod(handle, 0o444)  # whatever the umask
     return handle

@@ -200,6 +200,13 @@ def trained(runs: pd.DataFrame) -> "pd.Series[bool]":
     return runs["best_epoch"] > 0
 
 
+def of_trained(rows: Rows) -> pd.DataFrame:
+    """Return the verdicts on networks that were trained."""
+    there = rows.runs.loc[trained(rows.runs), RUN].astype(str)
+    chosen = pd.MultiIndex.from_frame(rows.verdicts[RUN].astype(str))
+    return rows.verdicts[chosen.isin(pd.MultiIndex.from_frame(there))]
+
+
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation and range of the accuracy over seeds, per method and attack.
 
@@ -211,7 +218,13 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     accuracy = results["accuracy"].mask(untrained)
     failure = results["attack_status"].where(accuracy.isna()).mask(untrained, UNTRAINED)
     there = results["seed"].where(accuracy.notna())
-    told = results.assign(accuracy=accuracy, failure=failure, there=there)
+    told = results.assign(
+        accuracy=accuracy,
+        failure=failure,
+        there=there,
+        untrained=untrained,
+        train_seconds=results["train_seconds"].mask(untrained),
+    )
     grouped = told.groupby([*CELL, "attack", "label"], observed=True)
     return grouped.agg(
         mean=("accuracy", "mean"),
@@ -221,6 +234,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
         seeds=("accuracy", "count"),
         those=("there", lambda seeds: tuple(sorted(seeds.dropna().astype(int)))),
         broken=("status", lambda status: int((status != "ok").sum())),
+        untrained=("untrained", "sum"),
         failed=("failure", "count"),
         failure=("failure", "first"),
         n=("n", "max"),

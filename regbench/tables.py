@@ -24,7 +24,7 @@ from regbench.manifest import Manifest
 from regbench.masking import NEEDED, panel
 from regbench.masking import NONE as NOT_JUDGED
 from regbench.published import load as load_published
-from regbench.rows import CELL, labels, load, over_seeds, results, unswept
+from regbench.rows import CELL, UNTRAINED, labels, load, over_seeds, results, unswept
 from regbench.summary import MARK, counted, markdown, summary
 from regbench.unfinished import unfinished
 
@@ -106,13 +106,15 @@ def _of_one_data_set(
     whole = means.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
-    table["seeds"] = whole[["seeds", "broken"]].max().apply(_seeds, axis=1)
+    counts = ["seeds", "broken", "untrained"]
+    table["seeds"] = whole[counts].max().apply(_seeds, axis=1)
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
 
 
 def _seeds(row: pd.Series) -> str:
-    broken = f" ({row['broken']} failed)" if row["broken"] else ""
-    return f"{row['seeds']}{broken}"
+    failed = {"failed": row["broken"] - row["untrained"], UNTRAINED: row["untrained"]}
+    told = ", ".join(f"{count} {how}" for how, count in failed.items() if count)
+    return f"{row['seeds']} ({told})" if told else str(row["seeds"])
 
 
 def cell(row: pd.Series) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from regbench import tensors
 from regbench.cards import RunCard
 from regbench.course import Epoch
+from regbench.descent import TrainingLoss
 from regbench.errors import UserError, program
 from regbench.fingerprint import TRAINING, fingerprint
 from regbench.keeper import Keeper, key
@@ -37,7 +39,7 @@ FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
 def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
     """Train the network of `card` on `data`; a progress bar on a terminal, plain lines in a log."""
     model = network(card, data, device)
-    loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
+    loss = loss_of(card, device)
     train_split, held_out = data.split("train", device), data.split("validation", device)
     with tqdm(total=card.training.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
@@ -47,6 +49,12 @@ def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None
 
         limit = float(os.environ.get("REGBENCH_TIME_LIMIT") or "inf")
         return fit(card, model, loss, train_split, held_out, progress, keeper, limit)
+
+
+def loss_of(card: RunCard, device: torch.device) -> TrainingLoss:
+    """Return the training loss of a run, what it carries on `device`."""
+    loss: TrainingLoss = build(card.regularizer.loss, card.regularizer.hyperparameters)
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 
 def line(row: Epoch) -> str:
@@ -80,13 +88,13 @@ def status(trained: Trained, classes: int, validation: int) -> str:
 
 def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
     """Count the passes of one step on a network of its own; none, if memory does not suffice."""
-    loss = build(card.regularizer.loss, card.regularizer.hyperparameters)
     noise = torch.Generator(device).manual_seed(card.seed)
     try:
         x, y = data.split("train", device, card.training.batch_size)
-        step = Step(network(card, data, device), x, y, card.epsilon, noise)
+        start = torch.zeros((), device=device)
+        step = Step(network(card, data, device), x, y, card.epsilon, noise, start)
         with PRECISIONS[card.training.precision](device):
-            return passes(loss, step)
+            return passes(loss_of(card, device), step)
     except (RuntimeError, MemoryError) as error:
         if not exhausted(error):
             raise

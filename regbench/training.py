@@ -57,7 +57,7 @@ def fit(
     Args:
         card: epochs, rates, ε and the seed of every random stream.
         model: on the device of the data.
-        loss: the training loss.
+        loss: the training loss, what it carries on that device too.
         train: images to learn from.
         held_out: images that pick the best epoch.
         progress: called with each row of the learning curve.
@@ -65,8 +65,6 @@ def fit(
         limit: hours after which no further epoch is begun.
     """
     device, settings = train.x.device, card.training
-    if isinstance(loss, nn.Module):
-        loss.to(device)
     course = Course.begin(card, model, device, loss)
     if keeper:
         keeper.resume(course)

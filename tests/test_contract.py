@@ -97,6 +97,72 @@ class Moving:
         return Objective(loss, 0.0)
 
 
+class Listing:
+    """Keeps a list."""
+
+    def __init__(self) -> None:
+        self.losses = [0.0]
+
+    def __call__(self, step: Step) -> Objective:
+        loss = natural(step)
+        self.losses.append(loss.item())
+        return Objective(loss, self.losses[0])
+
+
+class Late:
+    """Keeps something from the third step on."""
+
+    def __init__(self) -> None:
+        self._calls = iter(range(9))
+        self.held = None
+
+    def __call__(self, step: Step) -> Objective:
+        if next(self._calls) == 2:
+            self.held = step.y
+        return Objective(natural(step), 0.0)
+
+
+class Nested(nn.Module):
+    """Keeps a number in a module within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+
+    def forward(self, step: Step) -> Objective:
+        self.inner.calls = getattr(self.inner, "calls", 0) + 1
+        return Objective(natural(step), 0.0)
+
+
+class Reassigned(nn.Module):
+    """A buffer that is not changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, step: Step) -> Objective:
+        self.mean = self.mean + 1
+        return Objective(natural(step), 0.0)
+
+
+class Unannounced(nn.Module):
+    """A buffer that is there from the first step on, but not before."""
+
+    def forward(self, step: Step) -> Objective:
+        if not hasattr(self, "mean"):
+            self.register_buffer("mean", torch.zeros(()))
+        return Objective(natural(step), 0.0)
+
+
+class Same:
+    """Sets what is the same at each step, as an author may who does not mind."""
+
+    def __call__(self, step: Step) -> Objective:
+        self.alpha, self.shape, self.device = 1.25 * step.epsilon, step.x.shape, step.x.device
+        return Objective(natural(step), 0.0)
+
+
 class Lazy:
     """Sets something up at the first step, which a resumed training does again."""
 
@@ -119,14 +185,27 @@ class Average(nn.Module):
         return Objective(loss, self.mean * loss)
 
 
-@pytest.mark.parametrize(("loss", "name"), [(Counting, "calls"), (Moving, "mean")])
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (Counting, "calls"), (Moving, "mean"), (Listing, "losses"), (Late, "held"),
+        (Nested, "inner.calls"),
+    ],
+)  # fmt: skip
 def test_a_state_that_would_be_lost_is_refused(loss, name):
     with pytest.raises(UserError, match=f"'{loss.__name__}' keeps '{name}' from step to step"):
         descended(loss())
 
 
-def test_what_the_first_step_sets_up_may_stay():
-    assert descended(Lazy()).equal(descended(Returning(lambda ce: Objective(ce, 0.0))))
+@pytest.mark.parametrize("loss", [Reassigned, Unannounced])
+def test_a_buffer_is_there_from_the_beginning_and_changed_in_place(loss):
+    with pytest.raises(UserError, match=f"'{loss.__name__}' has other buffers than it began with"):
+        descended(loss())
+
+
+@pytest.mark.parametrize("loss", [Lazy, Same])
+def test_what_every_step_finds_alike_may_stay(loss):
+    assert descended(loss()).equal(descended(Returning(lambda ce: Objective(ce, 0.0))))
 
 
 def test_a_buffer_of_the_loss_moves_once_a_step_where_steps_are_recorded():

@@ -199,7 +199,10 @@ def forgetful(take: Callable[[], None], generator: torch.Generator) -> Callable[
     [
         (impossible, "cannot be recorded"),
         (broken_off, r"cannot be recorded \(operation not permitted when stream is capturing\)"),
-        (forgetful, r"is not the same when replayed \(1 of the step away, repeated eagerly 0\)"),
+        (
+            forgetful,
+            r"is not the same when replayed \(1 of the step away, replays 0 from one another\)",
+        ),
     ],
 )
 def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
@@ -212,7 +215,7 @@ def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
         assert one.equal(other)
 
 
-def test_a_replay_may_lie_as_far_off_as_an_eager_step_from_its_repetition():
+def test_a_replay_may_lie_as_far_off_as_from_another_replay():
     """Kernels that add in any order are the library's, and no reason to step eagerly."""
     noise = torch.Generator().manual_seed(0)
 
@@ -227,6 +230,30 @@ def test_a_replay_may_lie_as_far_off_as_an_eager_step_from_its_repetition():
         for step in steps(model):
             recorded(step)
     assert recorded._replay is not None
+
+
+def test_noise_that_a_recording_freezes_is_refused():
+    """Drawn from a stream that no recording knows, it would be the same at every step."""
+    noise = torch.Generator().manual_seed(0)
+
+    def mixing(step: Step) -> Objective:
+        loss = cross_entropy(step.logits(step.x), step.y)
+        return Objective(loss * (1 + torch.rand((), generator=noise)), loss.new_zeros(()))
+
+    def freezing(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        recorded = noise.get_state()
+        torch.rand((), generator=noise)  # to record is to draw it once
+
+        def replay() -> None:
+            noise.set_state(recorded)
+            take()
+
+        return replay
+
+    model = network()
+    take = Recorded(descent(model, mixing), freezing, 8)
+    with pytest.warns(UserWarning, match="is not the same when replayed"):
+        take(steps(model)[0])
 
 
 def test_what_a_recording_that_breaks_off_leaves_behind_is_undone(monkeypatch):

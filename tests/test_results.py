@@ -311,7 +311,7 @@ def test_a_network_that_was_not_trained_is_in_no_mean(rows):
     table = accuracy(over_seeds(results(lost)), ("fgsm", "clean"))["digits"].set_index("method")
     assert table.loc["FGSM-AT", "FGSM"] == "96.5 ± 0.7 (1 not trained)"
     assert table.loc["FGSM-AT", "FGSM − CLEAN"] == "10.0"
-    assert table.loc["FGSM-AT", "seeds"] == "2 (1 failed)"
+    assert table.loc["FGSM-AT", "seeds"] == "2 (1 failed, 1 not trained)"
     found = intervals(judged(lost)).set_index(["regularizer", "attack"])
     assert set(found.loc["FGSM-AT", "seeds"]) == {2}
     assert set(found.loc["natural", "seeds"]) == {3}
@@ -322,7 +322,12 @@ def test_a_network_that_was_not_trained_is_in_no_mean(rows):
 
 @pytest.mark.parametrize(
     ("low", "high", "labels"),
-    [(0.03, 7, ["0.1", "1"]), (1.4, 2.2, ["1.5", "1.75", "2"]), (0.02, 0.09, ["0.02", "0.04"])],
+    [
+        (0.03, 7, ["0.1", "1"]),
+        (0.11, 6, ["0.2", "0.5", "1", "2", "5"]),
+        (0.02, 0.13, ["0.02", "0.05", "0.1"]),
+        (1.4, 2.2, ["1.5", "1.75", "2"]),
+    ],
 )
 def test_a_logarithmic_axis_has_labels_however_little_is_in_view(low, high, labels):
     figure, axes = plt.subplots()

@@ -105,8 +105,8 @@ def test_a_lock_of_another_user_can_be_held(tmp_path, monkeypatch):
     assert (folder / "a-0").stat().st_mode & 0o444 == 0o444
 
     def as_another(path, flags, *rest, **named):
-        if folder in Path(path).parents and flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
-            raise PermissionError(path)
+        if folder in Path(path).parents and not flags & os.O_EXCL:
+            assert not flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT), "refused"
         return real(path, flags, *rest, **named)
 
     monkeypatch.setattr(os, "open", as_another)

@@ -219,6 +219,22 @@ def test_memory_that_does_not_suffice_to_count_passes_loses_no_training(card, sp
     assert stage.cost(card, Images(), torch.device("cpu")) is None
 
 
+def test_the_passes_of_a_loss_that_carries_something_are_counted(card, split, monkeypatch):
+    """On the device of the data, where there is another."""
+    moved = []
+    loss = RegularizerCard(loss="tests", hyperparameters={})
+    card = card.model_copy(update={"regularizer": loss})
+
+    class Average(nn.Module):
+        def to(self, device):
+            moved.append(device)
+            return self
+
+    monkeypatch.setattr(stage, "build", lambda *_: Average())
+    stage.loss_of(card, torch.device("meta"))
+    assert moved == [torch.device("meta")]
+
+
 def test_a_run_that_is_finished_is_not_out_of_time(card, split):
     settings = card.training.model_copy(update={"epochs": 1})
     whole = card.model_copy(update={"training": settings})

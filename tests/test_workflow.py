@@ -486,7 +486,15 @@ BROKEN_RULES = {
         .read_text()
         .replace("as train_sat_r1", "as train_mine")
         .replace('            "sat_r1",', '            "mine",'),
-        "declares 'mine', but under wildcard_constraints its rule has regularizer='sat_r1'; write",
+        "its rule has regularizer='sat_r1', but it declares 'mine'; write 'mine'",
+    ),
+    "two names under wildcard_constraints": (
+        (ROOT / "rules/regularizers/sat_r1.smk")
+        .read_text()
+        .replace("as train_sat_r1", "as train_mine")
+        .replace('regularizer="sat_r1"', 'regularizer="mine|sat_r1"')
+        .replace('            "sat_r1",', '            "mine",'),
+        "its rule has regularizer='mine|sat_r1', which is also 'sat_r1'; write one name",
     ),
     "no name under wildcard_constraints": (
         'use rule train as train_mine with:\n    params:\n        card=bench.declare("mine",'

@@ -1,4 +1,7 @@
-"""Data sets: one file each, a frozen dataclass that, called with the data root, gives `Images`."""
+"""Data sets: one file each, a frozen dataclass that gives `Images`.
+
+It is called with the data root and whether it may download there what is missing.
+"""
 
 from typing import NamedTuple
 

@@ -5,7 +5,6 @@ every figure of an experiment.
 """
 
 from collections.abc import Iterable
-from math import ceil, floor, log10
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
@@ -92,10 +91,12 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def plain_decades(axis: Axis) -> None:
-    """Label a logarithmic axis: its decades, or even steps where fewer than two are in view."""
+    """Label a logarithmic axis: its decades, or 1, 2, 5, or even steps, the less is in view."""
     low, high = sorted(axis.get_view_interval())
-    if floor(log10(high)) - ceil(log10(low)) < 1:
+    if high / low < 6:
         axis.set_major_locator(MaxNLocator(4))
+    elif high / low < 60:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(PLAIN)
     axis.set_minor_formatter(NullFormatter())
 

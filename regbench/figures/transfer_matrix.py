@@ -24,7 +24,7 @@ from regbench.attacked import (
 )
 from regbench.figures import nothing_to_show, task
 from regbench.masking import SIGNS
-from regbench.rows import RUN, Rows, unswept
+from regbench.rows import RUN, Rows, of_trained, unswept
 
 __all__ = ["transfer_matrix"]
 
@@ -107,7 +107,7 @@ def _steps(one: Attacked) -> int:
 
 def _cells(rows: Rows) -> Iterator[dict[str, object]]:
     """Yield each run's accuracy under each transferred attack, and under that attack's like."""
-    verdicts = dict(iter(rows.verdicts.groupby(RUN, observed=True)))
+    verdicts = dict(iter(of_trained(rows).groupby(RUN, observed=True)))
     for key, told in unswept(rows.evaluations).groupby(RUN, observed=True):
         if key not in verdicts or told["source"].isna().all():
             continue
