@@ -9,9 +9,10 @@ from regbench import masking
 from regbench.comparisons import NONE as NOT_COMPARED
 from regbench.comparisons import strongest
 from regbench.costs import costs
-from regbench.doubts import LEVEL, NONE, RULES, silent
+from regbench.doubts import NONE, RULES, silent
 from regbench.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.rows import CELL, Rows, failures, unswept
+from regbench.soundness import LEVEL
 
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation

@@ -20,7 +20,7 @@ from regbench.attacked import (
     meet,
     white_box,
 )
-from regbench.doubts import HUGE
+from regbench.soundness import HUGE
 
 FGSM = "regbench.attacks.fgsm"
 PGD = "regbench.attacks.pgd"

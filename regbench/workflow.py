@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import takewhile
@@ -24,6 +24,7 @@ from regbench.locks import taken
 from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
 from regbench.pieces import part_of
+from regbench.rulefiles import Rule, hold_names
 
 
 class Wildcards(Protocol):
@@ -35,12 +36,6 @@ class Wildcards(Protocol):
     run: str
     suite: str
     key: str
-
-
-class Rule(Protocol):
-    """What a rule of Snakemake's is asked for here."""
-
-    wildcard_constraints: dict[str, str]
 
 
 class Bench:
@@ -104,10 +99,8 @@ class Bench:
         except Exception as error:
             told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
             sys.exit(report(UserError(told)))
-        new = [one.wildcard_constraints for one in [*rules][made:]]
-        makes = [one["regularizer"] for one in new if "regularizer" in one]
         try:
-            _hold(path, makes, self._declared.keys() - declared, declared)
+            hold_names(path, [*rules][made:], self._declared.keys() - declared, declared)
         except UserError as error:
             sys.exit(report(error))
 
@@ -354,35 +347,6 @@ def size(manifest: Manifest) -> str:
         f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
         f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"
     )
-
-
-def _hold(path: Path, makes: list[str], new: Set[str], others: Set[str]) -> None:
-    """Refuse a file whose rules make the cells of none of the names it declares, or of others' too.
-
-    Args:
-        path: of the file.
-        makes: under wildcard_constraints, the `regularizer` of each of its rules that has one.
-        new: the names that it declares.
-        others: those of files before it.
-    """
-    told = f"'{path}': under wildcard_constraints its rule has regularizer="
-    for name in new if makes else ():
-        if not any(_matches(pattern, name) for pattern in makes):
-            raise UserError(
-                f"{told}{', '.join(map(repr, makes))}, but it declares '{name}'; write"
-                f" '{re.escape(name)}'"
-            )
-    for pattern in makes:
-        taken_too = sorted(name for name in others if _matches(pattern, name))
-        if taken_too:
-            raise UserError(f"{told}'{pattern}', which is also '{taken_too[0]}'; write one name")
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error:
-        return False
 
 
 def _gpus() -> int:

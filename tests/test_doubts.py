@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from regbench import tables
-from regbench.doubts import COLUMNS, LEVEL, RULES, doubts, flags, silent
+from regbench.doubts import COLUMNS, RULES, doubts, flags, silent
 from regbench.latex import latex
 from regbench.rows import Rows, load, over_seeds, results
 from regbench.seals import write_table
+from regbench.soundness import LEVEL
 from regbench.summary import summary
 from regbench.tables import accuracy, cells
 
