@@ -71,7 +71,7 @@ def not_finite(run: Run) -> Iterator[Doubt]:
 
 
 def withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
-    """Doubt each attack of a huge radius that leaves more than chance, by an exact binomial test."""
+    """Doubt each attack of a huge radius that leaves more than chance (exact binomial test)."""
     for one in huge(run):
         correct, count = int(one.verdicts["correct"].sum()), len(one.verdicts)
         classes = one.verdicts["label"].nunique()
