@@ -458,7 +458,7 @@ def column(part, name):
 
 
 def test_a_caption_says_how_to_read_the_figure(html):
-    assert "Points are means over seeds, bars their range; the line marks ε" in html
+    assert "A curve for each seed; the line marks ε" in html
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

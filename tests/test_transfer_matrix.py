@@ -35,7 +35,7 @@ def rows(*attacks, seeds=1, dataset="digits"):
         for seed in range(seeds):
             run = {"dataset": dataset, "model": "net", "regularizer": method, "method": method}
             run["seed"] = seed
-            runs.append(run)
+            runs.append({**run, "best_epoch": 1})
             for one in attacks:
                 told = {key: value for key, value in one.items() if key not in ("right", "n")}
                 evaluations.append({**run, **told})
@@ -124,6 +124,17 @@ def test_the_attacks_of_one_source_stand_together_each_beside_its_like():
     assert lines == ["white box: fgsm", "white box: pgd", "b: b1", "b: b2", "a: a1"]
     # 85 is less than FGSM's own 90, but more than PGD's own 80
     assert framed == {("b: b1", "FGSM-AT"), ("a: a1", "FGSM-AT")}
+
+
+def test_a_network_that_was_not_trained_is_in_no_cell():
+    seen = rows(attack("far", (60, 50), source="other"), seeds=5)
+    lost = (seen.runs["method"] == METHODS[0]) & (seen.runs["seed"] > 0)
+    part = seen._replace(runs=seen.runs.assign(best_epoch=seen.runs["best_epoch"].mask(lost, 0)))
+    before, after = (shown(transfer_matrix(one))[2] for one in (seen, part))
+    changed = {key for key in before if before[key] != after[key]}
+    (cell,) = changed
+    assert METHODS[0] in cell
+    assert (float(before[cell]), float(after[cell])) == (62, 60)
 
 
 def test_of_another_radius_nothing_is_compared():
