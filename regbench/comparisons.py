@@ -89,10 +89,13 @@ class Judged:
     @property
     def best(self) -> str:
         """The regularizer of the highest mean accuracy, of those with the most seeds."""
-        scores = {name: self.scores(name) for name in self.methods}
-        most = max(one.shape[1] for one in scores.values())
-        means = {name: one.mean() for name, one in scores.items() if one.shape[1] == most}
-        return max(means, key=lambda name: means[name])
+        most = max(map(self.seeds, self.methods))
+        among = [name for name in self.methods if self.seeds(name) == most]
+        return max(among, key=lambda name: self.scores(name).mean())
+
+    def seeds(self, regularizer: str) -> int:
+        """Return how many trainings of a method there are."""
+        return self.correct[regularizer].shape[1]
 
 
 class Interval(NamedTuple):
@@ -277,7 +280,7 @@ def _compared(scores: Scores, margin: float) -> dict[str, object]:
 
 def _level(judged: Judged, regularizer: str, best: str) -> bool:
     scores = judged.scores(regularizer, best)
-    every = max(judged.scores(name).shape[1] for name in (regularizer, best))
+    every = max(map(judged.seeds, (regularizer, best)))
     if not scores.size or scores.shape[1] < every:
         return False
     about = interval(scores, lowest=-1)

@@ -65,9 +65,9 @@ class Watch:
             UserError: an attribute is another than after the first step, or a buffer another tensor
                 than in the beginning.
         """
-        if self._seen is None:
-            self._seen = _attributes(self._loss)
         now = _attributes(self._loss)
+        if self._seen is None:
+            self._seen = now
         moved = [name for name, one in now.items() if one != self._seen.get(name, _NOTHING)]
         if moved:
             raise UserError(

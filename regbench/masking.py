@@ -189,7 +189,7 @@ and what PGD-AT on digits does here; those on losses and gradients beyond the la
 NEEDED = ("zero_gradient", "fgsm_to_ifgsm_loss_ratio")
 """Quantities without which nobody is called robust."""
 
-SEARCHING = ("autoattack", "restart_gain", "pgd_restarted")
+SEARCHING = ("autoattack", "pgd_restarted")
 """Quantities of which nobody is called robust without any: one climb from one start can miss."""
 
 
