@@ -51,7 +51,16 @@ def resnet18() -> nn.Module:
     return network((3, 32, 32), 10)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"lenet_plus": lenet_plus, "resnet18": resnet18}
+def wrn_28_10() -> nn.Module:
+    """WRN-28-10 for 3×32×32 images."""
+    from regbench.models.wrn_28_10 import wrn_28_10 as network  # noqa: PLC0415 - RobustBench's, slow
+
+    return network((3, 32, 32), 10)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    one.__name__: one for one in (lenet_plus, resnet18, wrn_28_10)
+}
 
 
 def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -11,31 +11,34 @@ worker.py). What is measured is written at once; a case that cannot be built is 
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import plain
 import torch
 from floor import arithmetic, ceiling
 from launches import UNITS
 from record import RESULTS, write
-from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
+from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, started
 
 from regbench import device as devices
 from regbench.errors import UserError, program
 
+Answer = TypeVar("Answer")
+
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 BLOCKS = {
     # network -> images per step, steps per block
-    "cpu": {"lenet_plus": (64, 16), "resnet18": (8, 1)},
-    "cuda": {"lenet_plus": (64, 200), "resnet18": (128, 20)},
+    "cpu": {"lenet_plus": (64, 16), "resnet18": (8, 1), "wrn_28_10": (2, 1)},
+    "cuda": {"lenet_plus": (64, 200), "resnet18": (128, 20), "wrn_28_10": (64, 10)},
 }
 
 
-class Group(NamedTuple):
-    """Cases that are timed in turn.
+class Asked(NamedTuple):
+    """What a method is timed by: `ours` in each precision, and what that is held against.
 
     Attributes:
         plain: the plain structure.
@@ -47,19 +50,38 @@ class Group(NamedTuple):
     ours: list[Case]
     natural: list[Case]
 
+    @property
+    def cases(self) -> list[Case]:
+        """All of them."""
+        return [self.plain, *self.ours, *self.natural]
 
-def groups(
-    device: str, networks: list[str], methods: list[str], batch: int | None, steps: int | None
-) -> Iterator[Group]:
-    """Return what is timed in turn for each network and method; natural training against itself."""
-    for name in networks:
-        sizes = batch or BLOCKS[device][name][0], steps or BLOCKS[device][name][1]
-        for method in methods:
-            ours, natural = (
-                [Case("ours", name, which, one, *sizes) for one in PRECISIONS[device]]
-                for which in (method, "natural")
+
+def groups(asked: argparse.Namespace, device: str) -> Iterator[list[Asked]]:
+    """Return what is timed in turn: `--abreast` methods of a network; natural against itself."""
+    for name in asked.networks:
+        images, steps = BLOCKS[device][name]
+        sizes = asked.batch or images, asked.steps or steps
+        methods = [
+            Asked(
+                Case("plain", name, method, "fp32", *sizes),
+                *(
+                    [Case("ours", name, which, one, *sizes) for one in precisions(asked, device)]
+                    for which in (method, "natural")
+                ),
             )
-            yield Group(Case("plain", name, method, "fp32", *sizes), ours, natural)
+            for method in asked.methods
+        ]
+        yield from batched(methods, asked.abreast)
+
+
+def batched(methods: list[Asked], count: int) -> Iterator[list[Asked]]:
+    """Return the methods, `count` at a time."""
+    return (methods[first : first + count] for first in range(0, len(methods), count))
+
+
+def precisions(asked: argparse.Namespace, device: str) -> list[str]:
+    """Return those asked for of those that the device has."""
+    return [one for one in PRECISIONS[device] if one in (asked.precisions or PRECISIONS[device])]
 
 
 class Timed(NamedTuple):
@@ -80,52 +102,90 @@ class Timed(NamedTuple):
         return statistics.median(one / another for one, another in pairs)
 
 
-def pair_by_pair(cases: list[Case], rounds: int, device: str, threads: int) -> list[Timed]:
-    """Time the cases in turn, each in a process of its own.
+def in_turn(
+    cases: list[Case], rounds: int, device: str, threads: int
+) -> dict[Case, Timed | NotMeasuredError]:
+    """Time the cases in turn, each in a process of its own; tell of those that fail, why.
 
-    Raises:
-        NotMeasuredError: one of them cannot be built or run here.
+    What is not timed is done side by side on a GPU, whose time is dear; a CPU has no cores for it.
     """
-    with started(len(cases), device, threads) as workers:
-        memory = [worker.prepare(case) for worker, case in zip(workers, cases, strict=True)]
-        turns = [[worker.window() for worker in workers] for _ in range(rounds)]
-        launches = [launched(worker) for worker in workers]
-    columns = (list(column) for column in zip(*turns, strict=True))
-    return [Timed(*one) for one in zip(columns, memory, launches, strict=True)]
+    side_by_side = len(cases) if device == "cuda" else 1
+    with (
+        started(len(cases), device, threads) as workers,
+        ThreadPoolExecutor(side_by_side) as pool,
+    ):
+        memory = list(pool.map(lambda worker, case: tried(worker.prepare, case), workers, cases))
+        turns = [[tried(worker.window) for worker in workers] for _ in range(rounds)]
+        launches = list(pool.map(lambda worker: tried(worker.launches), workers))
+    columns = zip(*turns, strict=True)
+    found: dict[Case, Timed | NotMeasuredError] = {}
+    for case, held, windows, count in zip(cases, memory, columns, launches, strict=True):
+        failed = (one for one in (held, *windows) if isinstance(one, NotMeasuredError))
+        found[case] = next(failed, None) or Timed(list(windows), held, counted(count))
+    return found
 
 
-def launched(worker: Worker) -> int | None:
-    """Return what a step launches; none, and a line, if that cannot be counted here."""
+def tried(ask: Callable[..., Answer], *arguments: Case) -> Answer | NotMeasuredError:
+    """Return the answer, or why there is none."""
     try:
-        return worker.launches()
+        return ask(*arguments)
     except NotMeasuredError as error:
-        print(f"what a step launches was not counted: {error}", file=sys.stderr)
+        return error
+
+
+def counted(launches: int | NotMeasuredError) -> int | None:
+    """Return what a step launches; none, and a line, if that cannot be counted here."""
+    if isinstance(launches, NotMeasuredError):
+        print(f"what a step launches was not counted: {launches}", file=sys.stderr)
         return None
+    return launches
 
 
-def measured(group: Group, rounds: int, device: torch.device, threads: int) -> list[dict[str, Any]]:
+def measured(
+    group: list[Asked], rounds: int, device: torch.device, threads: int
+) -> dict[Case, list[dict[str, Any]] | Exception]:
+    """Return, by the plain case of each method, a row for it and each of ours, or what failed."""
+    every = list(dict.fromkeys(case for asked in group for case in asked.cases))
+    timed = in_turn(every, rounds, device.type, threads)
+    found: dict[Case, list[dict[str, Any]] | Exception] = {}
+    for asked in group:
+        try:
+            found[asked.plain] = rows_of(asked, timed, device)
+        except (NotMeasuredError, UserError) as error:
+            found[asked.plain] = error
+    return found
+
+
+def rows_of(
+    asked: Asked, found: dict[Case, Timed | NotMeasuredError], device: torch.device
+) -> list[dict[str, Any]]:
     """Return a row for the plain case and for each of ours.
 
     Raises:
-        NotMeasuredError: one of them cannot be built or run here.
+        NotMeasuredError: one of them could not be built or run here.
         UserError: the network cannot be built here.
     """
-    flop, natural_flop = (arithmetic(one[0], device) for one in (group.ours, group.natural))
-    every = [group.plain, *group.ours, *group.natural]
-    plainly, *times = pair_by_pair(every, rounds, device.type, threads)
-    ours, natural = times[: len(group.ours)], times[len(group.ours) :]
-    unit = UNITS[device.type]
+    timed = {case: sound(found[case]) for case in asked.cases}
+    flop, natural_flop = (arithmetic(one[0], device) for one in (asked.ours, asked.natural))
+    plainly, unit = timed[asked.plain], UNITS[device.type]
     return [
-        row(group.plain, plainly, flop, unit),
+        row(asked.plain, plainly, flop, unit),
         *(
-            row(case, timed, flop, unit)
+            row(case, timed[case], flop, unit)
             | {
-                "speedup": plainly.over(timed),
-                "over_natural": timed.over(least) * natural_flop / flop,
+                "speedup": plainly.over(timed[case]),
+                "over_natural": timed[case].over(timed[least]) * natural_flop / flop,
             }
-            for case, timed, least in zip(group.ours, ours, natural, strict=True)
+            for case, least in zip(asked.ours, asked.natural, strict=True)
         ),
     ]
+
+
+def sound(timed: Timed | NotMeasuredError) -> Timed:
+    """Return it, or raise it."""
+    if isinstance(timed, NotMeasuredError):
+        raise timed
+    return timed
 
 
 def row(case: Case, timed: Timed, flop: float, unit: str) -> dict[str, Any]:
@@ -145,10 +205,18 @@ def arguments() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--networks", nargs="+", default=list(plain.NETWORKS), choices=plain.NETWORKS
+        "--networks", nargs="+", default=["lenet_plus", "resnet18"], choices=plain.NETWORKS
     )
     parser.add_argument(
         "--methods", nargs="+", default=list(HYPERPARAMETERS), choices=HYPERPARAMETERS
+    )
+    parser.add_argument("--precisions", nargs="+", help="fp32, tf32 (on CUDA), bf16; all if none")
+    parser.add_argument(
+        "--abreast",
+        type=int,
+        default=1,
+        metavar="N",
+        help="methods whose processes live side by side, timed in turn: sooner done, more memory",
     )
     parser.add_argument("--batch", type=int, help="images per step, of every network")
     parser.add_argument("--steps", type=int, help="per block, of every network")
@@ -164,19 +232,19 @@ def main() -> None:
     asked = arguments()
     device = devices.pick(asked.device)
     torch.set_num_threads(asked.threads)
-    peak = {one: ceiling(one, device) for one in PRECISIONS[device.type]}
+    # the plain structure is in fp32
+    peak = {one: ceiling(one, device) for one in ("fp32", *precisions(asked, device.type))}
     for name, value in peak.items():
         print(f"ceiling, {name}: {value / 1e9:,.0f} GFLOP/s")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     told = {"threads": asked.threads, "ceiling": peak, "rows": rows, "left_out": left_out}
-    for group in groups(device.type, asked.networks, asked.methods, asked.batch, asked.steps):
-        try:
-            found = measured(group, asked.rounds, device, asked.threads)
-        except (NotMeasuredError, UserError) as error:
-            left_out.append(f"{group.plain.network}, {group.plain.method}: {error}")
-            print(f"left out: {left_out[-1]}", flush=True)
-        else:
+    for group in groups(asked, device.type):
+        for case, found in measured(group, asked.rounds, device, asked.threads).items():
+            if isinstance(found, Exception):
+                left_out.append(f"{case.network}, {case.method}: {found}")
+                print(f"left out: {left_out[-1]}", flush=True)
+                continue
             for one in found:
                 one["floor_share"] = one["flop_per_second"] / peak[one["precision"]]
                 print(line(one, UNITS[device.type]), flush=True)

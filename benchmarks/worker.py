@@ -45,7 +45,10 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Those of plain.py."""
 
-SHAPES = {"lenet_plus": (1, 28, 28), "resnet18": (3, 32, 32), "small_cnn": (1, 8, 8)}
+SHAPES = {
+    "lenet_plus": (1, 28, 28), "small_cnn": (1, 8, 8),
+    "resnet18": (3, 32, 32), "wrn_28_10": (3, 32, 32),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
