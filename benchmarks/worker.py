@@ -271,8 +271,12 @@ class Ours:
                 ready()
                 starts.append(time.perf_counter())
 
-        trained = self._fit(self._train, progress)
+        trained = self.run(progress)
         return Window(starts[0], starts[0] + trained.curve[-1]["seconds"])
+
+    def run(self, progress: Callable[[Epoch], None]) -> Trained:
+        """Train for two epochs; `progress` hears of each."""
+        return self._fit(self._train, progress)
 
     def launches(self, count: Count) -> int:
         """See `Structure.launches`: what two epochs of three steps have more than two of two."""
