@@ -58,7 +58,7 @@ def profiled(ours: Ours) -> list[FunctionEvent]:
     ours.run(begin)
     torch.cuda.synchronize()
     profiler.stop()
-    return [one for one in profiler.events() if one.device_type is DeviceType.CUDA]
+    return [one for one in profiler.events() if one.device_type == DeviceType.CUDA]
 
 
 def arguments() -> argparse.Namespace:

@@ -215,7 +215,9 @@ def sentence(
 ) -> str:
     """Return what there is to do, how long it takes, and what to do if that is too long."""
     seconds = [forecast(works, device) / jobs for works in (trained, judged, diagnosed)]
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    where = f"{jobs} at a time on the CPU"
+    if device.type == "cuda":
+        where = f"on {jobs} × {torch.cuda.get_device_name(device)}"
     unknown = sum(work.unknown for work in judged)
     left_out = f" ({unknown} attacks of unknown cost left out)" if unknown else ""
     way_out = ""
@@ -224,7 +226,7 @@ def sentence(
     return (
         f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, {len(judged)} suites of"
         f" attacks, at most {duration(seconds[1])}{left_out}, and {len(diagnosed)} diagnoses, about"
-        f" {duration(seconds[2])}: {jobs} at a time on {where}{way_out}"
+        f" {duration(seconds[2])}: {where}{way_out}"
     )
 
 
@@ -232,7 +234,7 @@ def main() -> None:
     """Read the command line and print one line."""
     parser = argparse.ArgumentParser(prog="python -m regbench.forecast", description=__doc__)
     parser.add_argument("manifest", help="the experiment's manifest, a JSON file")
-    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="cores, or GPUs")
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     device, manifest = devices.pick(arguments.device), Manifest.read(arguments.manifest)

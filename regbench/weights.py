@@ -25,7 +25,9 @@ def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.
         UserError: the folder holds no such run, a damaged one, or one trained on other data.
     """
     card = RunCard.read(str(run / "card.json"))
-    return loaded(network(card, data.holding(card.data), device), card, run, checkpoint)
+    # judged in fp32, whatever it was trained in
+    untrained = network(card, data.holding(card.data), device, "fp32")
+    return loaded(untrained, card, run, checkpoint)
 
 
 def loaded(model: nn.Module, card: RunCard, run: Path, checkpoint: str) -> nn.Module:

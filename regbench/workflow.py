@@ -203,7 +203,7 @@ class Bench:
         targets = {path for path in outputs if path.rpartition("/")[0] in ours}
         if not targets:
             return
-        jobs = str(self.gpus or cores)
+        jobs = str(self._devices or cores)  # jobs that share a GPU share its rate
         command = [sys.executable, "-W", "ignore", "-m", "regbench.forecast", self.manifest_path]
         done = subprocess.run(
             [*command, "--jobs", jobs], input="\n".join(sorted(targets)), text=True, check=False
@@ -314,10 +314,14 @@ class Bench:
         return self.manifest.diagnoses[path]
 
     @cached_property
+    def _devices(self) -> int:
+        """How many GPUs there are here; with `device: cuda`, at least 1."""
+        return {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
+
+    @property
     def gpus(self) -> int:
-        """How many jobs may hold a GPU here at a time; with `device: cuda`, at least 1."""
-        there = {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
-        return there * self.experiment.runs_per_gpu
+        """How many jobs may hold a GPU here at a time."""
+        return self._devices * self.experiment.runs_per_gpu
 
     @property
     def gpu(self) -> int:
