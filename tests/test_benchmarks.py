@@ -6,9 +6,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import record_function
 
 from regbench.cards import DataCard, RunCard
@@ -65,6 +68,66 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
     assert "No module named 'robustbench'" in left_out
     assert f"left out: {left_out}" in printed.splitlines()
     assert (tmp_path / "steps.png").stat().st_size > 0
+
+
+def test_methods_that_are_timed_abreast_share_natural_training(modules):
+    steps = modules("steps")
+    asked = SimpleNamespace(
+        networks=["lenet_plus"], methods=["natural", "fgsm_at", "sat_r3"], precisions=["fp32"],
+        batch=2, steps=2, abreast=2,
+    )  # fmt: skip
+    first, second = steps.groups(asked, "cpu")
+    assert [one.plain.method for one in first] == ["natural", "fgsm_at"]
+    assert [one.plain.method for one in second] == ["sat_r3"]
+    cases = {case for one in first for case in one.cases}
+    assert len(cases) == 4  # plain and ours of each; the natural ones are among them
+    assert {case.precision for case in cases} == {"fp32"}
+
+
+def test_a_case_that_fails_leaves_only_its_method_out(modules, monkeypatch):
+    steps, worker = modules("steps"), modules("worker")
+    original = steps.in_turn
+
+    def one_dies(cases, *rest):
+        found = original(cases, *rest)
+        (broken,) = (case for case in found if case.method == "sat_r3" and case.structure == "ours")
+        return {**found, broken: worker.NotMeasuredError("its process died")}
+
+    monkeypatch.setattr(steps, "in_turn", one_dies)
+    asked = SimpleNamespace(
+        networks=["lenet_plus"], methods=["natural", "sat_r3"], precisions=["fp32"],
+        batch=2, steps=1, abreast=2,
+    )  # fmt: skip
+    (group,) = steps.groups(asked, "cpu")
+    natural, sat_r3 = steps.measured(group, 1, torch.device("cpu"), 1).values()
+    assert [row["structure"] for row in natural] == ["plain", "ours"]
+    assert str(sat_r3) == "its process died"
+
+
+def test_kernels_without_a_gpu_is_one_line():
+    command = [sys.executable, ROOT / "benchmarks/kernels.py"]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=hidden)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "kernels.py needs a GPU" in line
+
+
+def test_kernels_are_those_of_the_second_epoch(modules, monkeypatch, tmp_path):
+    """With the operations of a CPU in their place: they are counted per step, the longest first."""
+    kernels, worker = modules("kernels"), modules("worker")
+    monkeypatch.setattr(kernels, "DeviceType", SimpleNamespace(CUDA=DeviceType.CPU))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(FunctionEvent, "device_time", 1000.0, raising=False)
+    case = worker.Case("ours", "small_cnn", "natural", "fp32", 2, 4, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is no CUDA to be profiled
+        found = kernels.measured(case, torch.device("cpu"))
+    assert found["ms_per_step"] > 0
+    assert found["ms_of_kernels"] == pytest.approx(found["kernels_per_step"])
+    each = [one["ms"] for one in found["longest"]]
+    assert each == sorted(each, reverse=True)
+    assert len(each) == kernels.LONGEST
 
 
 @pytest.mark.long
