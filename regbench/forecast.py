@@ -25,7 +25,7 @@ from regbench.gallery import gallery
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.memory import fitting
-from regbench.network import laid_out, plain
+from regbench.network import MisfitError, laid_out, plain, refuse_misfit
 from regbench.passes import counting
 from regbench.prepare import Split
 from regbench.properties import PROBED
@@ -165,9 +165,11 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
 
     Raises:
         DoesNotFitError: not even one image's gradient fits in memory.
+        MisfitError: the network is not for this data set.
     """
-    like = size(DataCard.read(data))
-    model = plain(ModelCard.read(network), like.shape, like.classes).eval().requires_grad_(False)
+    like, card = size(DataCard.read(data)), ModelCard.read(network)
+    model = plain(card, like.shape, like.classes).eval().requires_grad_(False)
+    refuse_misfit(model, card.architecture, like.shape, like.classes, torch.device("cpu"))
     count = 4
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(count, *like.shape))
@@ -244,6 +246,8 @@ def main() -> None:
         trained, judged = trainings(manifest, targets), attacks(manifest, targets)
         diagnosed = diagnoses(manifest, targets)
         print(sentence(trained, judged, diagnosed, device, arguments.jobs))
+    except MisfitError:
+        raise
     except UserError as error:
         print(f"regbench: the cost is not known before the data are here ({error})")
 

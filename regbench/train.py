@@ -23,7 +23,7 @@ from regbench.lease import leased
 from regbench.locks import sole
 from regbench.members import build
 from regbench.memory import exhausted, peak
-from regbench.network import network
+from regbench.network import network, refuse_misfit
 from regbench.passes import Passes, passes
 from regbench.precision import PRECISIONS
 from regbench.prepare import Data, open_data
@@ -39,6 +39,7 @@ FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
 def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
     """Train the network of `card` on `data`; a progress bar on a terminal, plain lines in a log."""
     model = network(card, data, device)
+    refuse_misfit(model, card.model.architecture, data.shape, data.classes, device)
     loss = loss_of(card, device)
     train_split, held_out = data.split("train", device), data.split("validation", device)
     with tqdm(total=card.training.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:

@@ -1,10 +1,13 @@
 """What is told before a run, and what is handed on after it."""
 
 import hashlib
+import io
 import math
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ import torch
 from matplotlib import pyplot as plt
 from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, PreActResNet, ResNet
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
+from torch import nn
 
 from regbench import export, forecast, members, tensors, train
 from regbench.cards import (
@@ -33,8 +37,8 @@ from regbench.figures.gallery import gallery as drawn
 from regbench.gallery import gallery
 from regbench.grid import PAPER_TRAINING
 from regbench.manifest import AttackEntry, Manifest, Run
-from regbench.network import plain
-from regbench.prepare import Split, open_data, prepare
+from regbench.network import MisfitError, plain, refuse_misfit
+from regbench.prepare import Data, Split, open_data, prepare
 from regbench.rows import SHOWN, Rows
 from regbench.seals import read_record, read_table, write_record, write_table
 from regbench.sizes import size
@@ -175,6 +179,49 @@ def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
     by_hand = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 3136 * 1024 + 1024 * 10)
     assert rate.flop == by_hand
     assert 1e8 < rate.per_second < 1e13
+
+
+MISFITS = {
+    "narrow": (lambda shape, classes: nn.Linear(99, classes), "does not take images of shape"),
+    "few": (lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), r"\(2, 7\)"),
+    "pair": (
+        lambda shape, classes: nn.Sequential(nn.Flatten(2, 3), nn.LSTM(64, 8)),
+        "gives tuple for 2 images",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_network_of_another_data_set_is_one_line_before_anything_runs(
+    name, monkeypatch, capsys, tmp_path
+):
+    network, told = MISFITS[name]
+    foreign = ModuleType("foreign")
+    foreign.network = network
+    monkeypatch.setitem(sys.modules, "foreign", foreign)
+    card = run_card(DIGITS, "small_cnn")
+    card = card.model_copy(
+        update={"model": ModelCard(architecture="foreign:network", arguments={})}
+    )
+    path = tmp_path / "manifest.json"
+    path.write_text(manifest(card).text())
+    monkeypatch.setattr(sys, "argv", ["forecast", str(path), "--device", "cpu"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("results/0/best.safetensors"))
+    with pytest.raises(MisfitError, match=told):
+        forecast.main()
+    data = Data(tmp_path, (1, 8, 8), 10, 97)
+    with pytest.raises(MisfitError, match="'foreign:network'"):
+        train.train(card, data, torch.device("cpu"))
+
+
+def test_to_try_a_network_leaves_no_trace():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 3))
+    before = [one.clone() for one in model.state_dict().values()]
+    noise = torch.get_rng_state()
+    refuse_misfit(model, "own", (1, 2, 2), 3, torch.device("cpu"))
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), noise)
+    assert all(map(torch.equal, before, model.state_dict().values()))
 
 
 def test_the_rate_is_of_as_many_images_as_fit(monkeypatch):
