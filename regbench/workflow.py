@@ -3,16 +3,14 @@
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+from regbench import launch
 from regbench.cards import DataCard, DiagnosisCard, SuiteCard
 from regbench.check import STAMPS, claims, hold
 from regbench.config import IDENTIFIER
@@ -20,7 +18,6 @@ from regbench.configfile import parse, read
 from regbench.errors import UserError, report
 from regbench.fingerprint import ATTACKING, DATA, DIAGNOSING, TRAINING, fingerprint
 from regbench.grid import data_path, resolve, run_folder
-from regbench.locks import taken
 from regbench.manifest import Cost, Declared, Manifest, Run
 from regbench.members import names
 from regbench.pieces import part_of
@@ -61,7 +58,7 @@ class Bench:
             self.experiment = parse(config)
         except UserError as error:
             sys.exit(report(error))
-        self._export()
+        launch.export(self.experiment)
 
     def declare(
         self, name: str, *, label: str, loss: str, hyperparameters: dict[str, Any], cost: Cost
@@ -195,33 +192,15 @@ class Bench:
         return [f"regbench.{kind}", *(f"regbench.{kind}.{name}" for name in names(kind))]
 
     def forecast(self, outputs: Iterable[str], cores: int) -> None:
-        """Tell what making `outputs` will cost, before the first job.
-
-        A GPU that is asked for and absent ends the program here.
-        """
+        """Tell what making `outputs` will cost; a GPU asked for and absent ends the program."""
         ours = {run.folder for run in self._runs.values()}
         targets = {path for path in outputs if path.rpartition("/")[0] in ours}
-        if not targets:
-            return
-        jobs = str(self._devices or cores)  # jobs that share a GPU share its rate
-        command = [sys.executable, "-W", "ignore", "-m", "regbench.forecast", self.manifest_path]
-        done = subprocess.run(
-            [*command, "--jobs", jobs], input="\n".join(sorted(targets)), text=True, check=False
-        )
-        if done.returncode == 2:  # a user's mistake; a forecast that failed otherwise is not missed
-            sys.exit(2)
+        if targets:  # jobs that share a GPU share its rate
+            launch.forecast(self.manifest_path, targets, self._devices or cores)
 
     def alone(self) -> None:
-        """End the program with one line if another Snakemake is at work in this folder.
-
-        In place of Snakemake's own lock, which outlives a process that was killed and then waits
-        for a person.
-        """
-        STAMPS.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(STAMPS / "lock", os.O_RDWR | os.O_CREAT)
-        if not taken(self._lock):
-            told = "another snakemake is at work in this folder; wait for it or use another folder"
-            sys.exit(report(UserError(told)))
+        """End the program with one line if another Snakemake is at work in this folder."""
+        self._lock = launch.alone(STAMPS)
 
     @property
     def gap(self) -> str:
@@ -315,8 +294,7 @@ class Bench:
 
     @cached_property
     def _devices(self) -> int:
-        """How many GPUs there are here; with `device: cuda`, at least 1."""
-        return {"cpu": 0, "auto": _gpus(), "cuda": max(1, _gpus())}[self.experiment.device]
+        return launch.devices(self.experiment.device)
 
     @property
     def gpus(self) -> int:
@@ -328,20 +306,6 @@ class Bench:
         """The places on a GPU that one training or attack holds."""
         return min(1, self.gpus)
 
-    def _export(self) -> None:
-        """Tell the stages, which never read the config, where data lie and what to run on.
-
-        By environment, not by command line: a moved folder must not retrain anything.
-        """
-        os.environ.setdefault("REGBENCH_DATA", self.experiment.data_root)
-        os.environ.setdefault("REGBENCH_DEVICE", self.experiment.device)
-        os.environ.setdefault("REGBENCH_DOWNLOAD", str(int(self.experiment.download)))
-        os.environ.setdefault("REGBENCH_RUNS_PER_GPU", str(self.experiment.runs_per_gpu))
-        os.environ.setdefault("REGBENCH_TIME_LIMIT", str(self.experiment.time_limit or "inf"))
-        if self.experiment.deterministic:
-            os.environ.setdefault("REGBENCH_DETERMINISTIC", "1")
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs for it
-
 
 def size(manifest: Manifest) -> str:
     """Return how much there is of an experiment, done or not, in one line."""
@@ -351,16 +315,3 @@ def size(manifest: Manifest) -> str:
         f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
         f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"
     )
-
-
-def _gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        # as CUDA reads it: what stands behind a negative number does not count
-        named = (one.strip() for one in visible.split(","))
-        return len(list(takewhile(lambda one: one and not one.startswith("-"), named)))
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
-    return listed.stdout.count("GPU ")

@@ -13,10 +13,10 @@ import pytest
 
 from regbench.cards import DataCard
 from regbench.grid import PAPER_TRAINING
+from regbench.launch import gpus
 from regbench.lease import room
 from regbench.locks import sole
 from regbench.prepare import prepare
-from regbench.workflow import _gpus
 
 HOLD = """
 import sys, time
@@ -94,7 +94,7 @@ def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
 )
 def test_gpus_that_are_hidden_are_not_counted(visible, count, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert _gpus() == count
+    assert gpus() == count
 
 
 def test_a_lock_of_another_user_can_be_held(tmp_path, monkeypatch):
