@@ -1,20 +1,21 @@
-"""Where a step's time goes on a GPU: its kernels, how long each takes, and what the host adds.
+"""Where a step's time goes on a GPU: its kernels and how long each takes.
 
     python benchmarks/kernels.py --network lenet_plus --method sat_r3 --precision bf16
 
-Needs CUDA. A block of steps is timed by itself first; the profiler makes steps slower.
+Needs CUDA. A block of steps is timed by itself first, since the profiler makes steps slower; what
+the kernels leave of that is the host's.
 """
 
 import argparse
-from collections import Counter
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import plain
 import torch
 from record import RESULTS, write
 from torch.autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from worker import HYPERPARAMETERS, Case, Epoch, Ours
 
@@ -30,25 +31,30 @@ def measured(case: Case, device: torch.device) -> dict[str, Any]:
     ours = Ours(case, device)
     ours.block(lambda: None)
     window = ours.block(lambda: None)
-    step = 1e3 * (window.ended - window.began) / case.steps
-    spent, counts = Counter[str](), Counter[str]()
-    for event in profiled(ours):
-        spent[event.name] += event.device_time / 1e3 / case.steps
-        counts[event.name] += 1
-    kernels = [
-        {"kernel": name, "ms": ms, "per_step": counts[name] / case.steps}
-        for name, ms in spent.most_common(LONGEST)
-    ]
+    few, more = kernels(ours), kernels(Ours(replace(case, steps=2 * case.steps), device))
+    # what both have besides steps, judging the network after the epoch, goes
+    spent = {name: (more[name].ms - few[name].ms) / case.steps for name in more}
+    counts = {name: (more[name].count - few[name].count) / case.steps for name in more}
+    longest = sorted(spent, key=lambda name: -spent[name])[:LONGEST]
     return {
-        "ms_per_step": step,
+        "ms_per_step": 1e3 * (window.ended - window.began) / case.steps,
         "ms_of_kernels": sum(spent.values()),
-        "kernels_per_step": sum(counts.values()) / case.steps,
-        "longest": kernels,
+        "kernels_per_step": sum(counts.values()),
+        "longest": [
+            {"kernel": name, "ms": spent[name], "per_step": counts[name]} for name in longest
+        ],
     }
 
 
-def profiled(ours: Ours) -> list[FunctionEvent]:
-    """Return what ran on the GPU in the second epoch of a block; the first records the step."""
+class Ran(NamedTuple):
+    """How long all runs of a kernel took, and how many there were."""
+
+    ms: float = 0.0
+    count: int = 0
+
+
+def kernels(ours: Ours) -> defaultdict[str, Ran]:
+    """Return what ran on the GPU in the second epoch of a block, by name; the first records."""
     profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
     def begin(row: Epoch) -> None:
@@ -58,7 +64,12 @@ def profiled(ours: Ours) -> list[FunctionEvent]:
     ours.run(begin)
     torch.cuda.synchronize()
     profiler.stop()
-    return [one for one in profiler.events() if one.device_type == DeviceType.CUDA]
+    found: defaultdict[str, Ran] = defaultdict(Ran)
+    for event in profiler.events():
+        if event.device_type == DeviceType.CUDA:
+            ms, count = found[event.name]
+            found[event.name] = Ran(ms + event.device_time / 1e3, count + 1)
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -82,7 +93,7 @@ def main() -> None:
     case = Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
     found = measured(case, device)
     tell(case, found)
-    name = f"kernels-{case.network}-{case.method}-{case.precision}.json"
+    name = f"kernels-{case.network}-{case.method}-{case.precision}-{case.batch}.json"
     write(asked.out / name, device, {"case": vars(case), **found})
 
 

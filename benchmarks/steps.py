@@ -37,8 +37,8 @@ BLOCKS = {
 }
 
 
-class Asked(NamedTuple):
-    """What a method is timed by: `ours` in each precision, and what that is held against.
+class Contest(NamedTuple):
+    """A method by ours in each precision, and what that is held against.
 
     Attributes:
         plain: the plain structure.
@@ -56,13 +56,13 @@ class Asked(NamedTuple):
         return [self.plain, *self.ours, *self.natural]
 
 
-def groups(asked: argparse.Namespace, device: str) -> Iterator[list[Asked]]:
+def groups(asked: argparse.Namespace, device: str) -> Iterator[list[Contest]]:
     """Return what is timed in turn: `--abreast` methods of a network; natural against itself."""
     for name in asked.networks:
         images, steps = BLOCKS[device][name]
         sizes = asked.batch or images, asked.steps or steps
         methods = [
-            Asked(
+            Contest(
                 Case("plain", name, method, "fp32", *sizes),
                 *(
                     [Case("ours", name, which, one, *sizes) for one in precisions(asked, device)]
@@ -74,14 +74,22 @@ def groups(asked: argparse.Namespace, device: str) -> Iterator[list[Asked]]:
         yield from batched(methods, asked.abreast)
 
 
-def batched(methods: list[Asked], count: int) -> Iterator[list[Asked]]:
+def batched(methods: list[Contest], count: int) -> Iterator[list[Contest]]:
     """Return the methods, `count` at a time."""
     return (methods[first : first + count] for first in range(0, len(methods), count))
 
 
 def precisions(asked: argparse.Namespace, device: str) -> list[str]:
-    """Return those asked for of those that the device has."""
-    return [one for one in PRECISIONS[device] if one in (asked.precisions or PRECISIONS[device])]
+    """Return those asked for of those that the device has.
+
+    Raises:
+        UserError: none.
+    """
+    there = PRECISIONS[device]
+    chosen = [one for one in there if one in (asked.precisions or there)]
+    if not chosen:
+        raise UserError(f"--precisions: on {device} there are {', '.join(there)}")
+    return chosen
 
 
 class Timed(NamedTuple):
@@ -142,22 +150,22 @@ def counted(launches: int | NotMeasuredError) -> int | None:
 
 
 def measured(
-    group: list[Asked], rounds: int, device: torch.device, threads: int
+    group: list[Contest], rounds: int, device: torch.device, threads: int
 ) -> dict[Case, list[dict[str, Any]] | Exception]:
     """Return, by the plain case of each method, a row for it and each of ours, or what failed."""
-    every = list(dict.fromkeys(case for asked in group for case in asked.cases))
+    every = list(dict.fromkeys(case for contest in group for case in contest.cases))
     timed = in_turn(every, rounds, device.type, threads)
     found: dict[Case, list[dict[str, Any]] | Exception] = {}
-    for asked in group:
+    for contest in group:
         try:
-            found[asked.plain] = rows_of(asked, timed, device)
+            found[contest.plain] = rows_of(contest, timed, device)
         except (NotMeasuredError, UserError) as error:
-            found[asked.plain] = error
+            found[contest.plain] = error
     return found
 
 
 def rows_of(
-    asked: Asked, found: dict[Case, Timed | NotMeasuredError], device: torch.device
+    contest: Contest, found: dict[Case, Timed | NotMeasuredError], device: torch.device
 ) -> list[dict[str, Any]]:
     """Return a row for the plain case and for each of ours.
 
@@ -165,18 +173,18 @@ def rows_of(
         NotMeasuredError: one of them could not be built or run here.
         UserError: the network cannot be built here.
     """
-    timed = {case: sound(found[case]) for case in asked.cases}
-    flop, natural_flop = (arithmetic(one[0], device) for one in (asked.ours, asked.natural))
-    plainly, unit = timed[asked.plain], UNITS[device.type]
+    timed = {case: sound(found[case]) for case in contest.cases}
+    flop, natural_flop = (arithmetic(one[0], device) for one in (contest.ours, contest.natural))
+    plainly, unit = timed[contest.plain], UNITS[device.type]
     return [
-        row(asked.plain, plainly, flop, unit),
+        row(contest.plain, plainly, flop, unit),
         *(
             row(case, timed[case], flop, unit)
             | {
                 "speedup": plainly.over(timed[case]),
                 "over_natural": timed[case].over(timed[least]) * natural_flop / flop,
             }
-            for case, least in zip(asked.ours, asked.natural, strict=True)
+            for case, least in zip(contest.ours, contest.natural, strict=True)
         ),
     ]
 
@@ -210,11 +218,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", default=list(HYPERPARAMETERS), choices=HYPERPARAMETERS
     )
-    parser.add_argument("--precisions", nargs="+", help="fp32, tf32 (on CUDA), bf16; all if none")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS["cuda"], help="default: all that there are"
+    )
     parser.add_argument(
         "--abreast",
         type=int,
         default=1,
+        choices=range(1, len(HYPERPARAMETERS) + 1),
         metavar="N",
         help="methods whose processes live side by side, timed in turn: sooner done, more memory",
     )

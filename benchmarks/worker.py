@@ -141,8 +141,9 @@ def started(
     count: int, device: str, threads: int, *, together: bool = False
 ) -> Iterator[list[Worker]]:
     """Give `count` workers and end them; `together`, they time their blocks at the same time."""
-    barrier = SPAWN.Barrier(count if together else 1)
-    workers = [Worker(device, threads, barrier) for _ in range(count)]
+    # one that fails breaks its barrier: of those that time by themselves each has its own
+    barriers = [SPAWN.Barrier(count)] * count if together else map(SPAWN.Barrier, [1] * count)
+    workers = [Worker(device, threads, barrier) for barrier in barriers]
     try:
         yield workers
     finally:

@@ -25,7 +25,8 @@ from regbench.gallery import gallery
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.memory import fitting
-from regbench.network import MisfitError, laid_out, plain, refuse_misfit
+from regbench.misfit import MisfitError, refuse_misfit
+from regbench.network import laid_out, plain
 from regbench.passes import counting
 from regbench.prepare import Split
 from regbench.properties import PROBED
@@ -168,8 +169,9 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
         MisfitError: the network is not for this data set.
     """
     like, card = size(DataCard.read(data)), ModelCard.read(network)
+    tried = laid_out(plain(card, like.shape, like.classes), device)
+    refuse_misfit(tried, card.architecture, like.shape, like.classes, device)
     model = plain(card, like.shape, like.classes).eval().requires_grad_(False)
-    refuse_misfit(model, card.architecture, like.shape, like.classes, torch.device("cpu"))
     count = 4
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(count, *like.shape))
@@ -236,7 +238,7 @@ def main() -> None:
     """Read the command line and print one line."""
     parser = argparse.ArgumentParser(prog="python -m regbench.forecast", description=__doc__)
     parser.add_argument("manifest", help="the experiment's manifest, a JSON file")
-    parser.add_argument("--jobs", type=int, default=1, help="cores, or GPUs")
+    parser.add_argument("--jobs", type=int, default=1, help="CPU cores, or GPUs, at work")
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     device, manifest = devices.pick(arguments.device), Manifest.read(arguments.manifest)

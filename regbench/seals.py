@@ -114,7 +114,8 @@ def _digest_of_rows(rows: pa.Table) -> str:
     """By values, so that it does not matter how parquet lays them out; names and types count."""
     frame = rows.to_pandas(ignore_metadata=True)
     # some versions of pandas tell −0 from 0, others do not
-    frame = frame.assign(**{name: frame[name] + 0.0 for name in frame.select_dtypes("floating")})
+    floats = frame.select_dtypes("floating").columns
+    frame[floats] = frame[floats] + 0.0
     hashed = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
     hashed.update(" ".join(f"{name} {kind}" for name, kind in frame.dtypes.items()).encode())
     hashed.update((rows.schema.metadata or {}).get(b"pandas", b""))

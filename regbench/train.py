@@ -23,7 +23,8 @@ from regbench.lease import leased
 from regbench.locks import sole
 from regbench.members import build
 from regbench.memory import exhausted, peak
-from regbench.network import network, refuse_misfit
+from regbench.misfit import refuse_misfit
+from regbench.network import network
 from regbench.passes import Passes, passes
 from regbench.precision import PRECISIONS
 from regbench.prepare import Data, open_data

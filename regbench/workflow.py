@@ -193,8 +193,7 @@ class Bench:
 
     def forecast(self, outputs: Iterable[str], cores: int) -> None:
         """Tell what making `outputs` will cost; a GPU asked for and absent ends the program."""
-        ours = {run.folder for run in self._runs.values()}
-        targets = {path for path in outputs if path.rpartition("/")[0] in ours}
+        targets = {path for path in outputs if path.rpartition("/")[0] in self._runs}
         if targets:  # jobs that share a GPU share its rate
             launch.forecast(self.manifest_path, targets, self._devices or cores)
 

@@ -1,5 +1,6 @@
 """The programs of benchmarks/, each one round of the least, and what their figures rest on."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -70,38 +71,61 @@ def test_steps_runs_where_regbench_is_not_installed(tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 0
 
 
-def test_methods_that_are_timed_abreast_share_natural_training(modules):
-    steps = modules("steps")
-    asked = SimpleNamespace(
-        networks=["lenet_plus"], methods=["natural", "fgsm_at", "sat_r3"], precisions=["fp32"],
-        batch=2, steps=2, abreast=2,
-    )  # fmt: skip
-    first, second = steps.groups(asked, "cpu")
+def asked(*methods, **options):
+    """What the command line of steps.py says."""
+    return SimpleNamespace(
+        networks=["lenet_plus"], methods=methods, precisions=["fp32"], batch=2, steps=1, **options
+    )
+
+
+def test_methods_that_are_timed_abreast_share_natural_training(modules, monkeypatch):
+    steps, worker = modules("steps"), modules("worker")
+    first, second = steps.groups(asked("natural", "fgsm_at", "sat_r3", abreast=2), "cpu")
     assert [one.plain.method for one in first] == ["natural", "fgsm_at"]
     assert [one.plain.method for one in second] == ["sat_r3"]
-    cases = {case for one in first for case in one.cases}
-    assert len(cases) == 4  # plain and ours of each; the natural ones are among them
-    assert {case.precision for case in cases} == {"fp32"}
+
+    def in_turn(cases, *rest):
+        assert len(cases) == len(set(cases)) == 4  # plain and ours of each
+        return dict.fromkeys(cases, steps.Timed([worker.Window(0.0, 1.0)], 0, None))
+
+    monkeypatch.setattr(steps, "in_turn", in_turn)
+    for rows in steps.measured(first, 1, torch.device("cpu"), 1).values():
+        assert [row["structure"] for row in rows] == ["plain", "ours"]
 
 
 def test_a_case_that_fails_leaves_only_its_method_out(modules, monkeypatch):
     steps, worker = modules("steps"), modules("worker")
-    original = steps.in_turn
+    (group,) = steps.groups(asked("natural", "sat_r3", abreast=2), "cpu")
+    good = steps.Timed([worker.Window(0.0, 1.0)], 0, None)
 
-    def one_dies(cases, *rest):
-        found = original(cases, *rest)
-        (broken,) = (case for case in found if case.method == "sat_r3" and case.structure == "ours")
-        return {**found, broken: worker.NotMeasuredError("its process died")}
+    def in_turn(cases, *rest):
+        died = worker.NotMeasuredError("its process died")
+        return {case: died if case in group[1].ours else good for case in cases}
 
-    monkeypatch.setattr(steps, "in_turn", one_dies)
-    asked = SimpleNamespace(
-        networks=["lenet_plus"], methods=["natural", "sat_r3"], precisions=["fp32"],
-        batch=2, steps=1, abreast=2,
-    )  # fmt: skip
-    (group,) = steps.groups(asked, "cpu")
+    monkeypatch.setattr(steps, "in_turn", in_turn)
     natural, sat_r3 = steps.measured(group, 1, torch.device("cpu"), 1).values()
     assert [row["structure"] for row in natural] == ["plain", "ours"]
     assert str(sat_r3) == "its process died"
+
+
+def test_a_case_that_cannot_be_built_stops_no_other(modules):
+    steps, worker = modules("steps"), modules("worker")
+    good = worker.Case("ours", "small_cnn", "natural", "fp32", 2, 1, 2)
+    bad = dataclasses.replace(good, structure="plain")  # plain.py has no small CNN
+    found = steps.in_turn([bad, good], 1, "cpu", 1)
+    assert isinstance(found[bad], worker.NotMeasuredError)
+    assert isinstance(found[good], steps.Timed)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--precisions", "tf32"], "on cpu there are fp32, bf16"), (["--abreast", "0"], "invalid")],
+)
+def test_options_of_steps_that_measure_nothing_are_one_line(options, told, tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/steps.py", "--device", "cpu", "--out", tmp_path]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr.splitlines()[-1]
 
 
 def test_kernels_without_a_gpu_is_one_line():
@@ -113,19 +137,23 @@ def test_kernels_without_a_gpu_is_one_line():
     assert "kernels.py needs a GPU" in line
 
 
-def test_kernels_are_those_of_the_second_epoch(modules, monkeypatch, tmp_path):
-    """With the operations of a CPU in their place: they are counted per step, the longest first."""
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that there is no CUDA to be profiled
+def test_kernels_are_those_of_a_step_alone(modules, monkeypatch):
+    """With the operations of a CPU in their place, a millisecond each."""
     kernels, worker = modules("kernels"), modules("worker")
     monkeypatch.setattr(kernels, "DeviceType", SimpleNamespace(CUDA=DeviceType.CPU))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(FunctionEvent, "device_time", 1000.0, raising=False)
     case = worker.Case("ours", "small_cnn", "natural", "fp32", 2, 4, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there is no CUDA to be profiled
-        found = kernels.measured(case, torch.device("cpu"))
-    assert found["ms_per_step"] > 0
-    assert found["ms_of_kernels"] == pytest.approx(found["kernels_per_step"])
-    each = [one["ms"] for one in found["longest"]]
+    one, other = (
+        kernels.measured(dataclasses.replace(case, steps=steps), torch.device("cpu"))
+        for steps in (4, 8)
+    )
+    # neither the recording of a step nor the judging after an epoch, which a step has no part in
+    assert one["kernels_per_step"] == pytest.approx(other["kernels_per_step"])
+    assert one["ms_of_kernels"] == pytest.approx(one["kernels_per_step"])
+    assert one["ms_per_step"] > 0
+    each = [kernel["ms"] for kernel in one["longest"]]
     assert each == sorted(each, reverse=True)
     assert len(each) == kernels.LONGEST
 

@@ -37,11 +37,13 @@ from regbench.figures.gallery import gallery as drawn
 from regbench.gallery import gallery
 from regbench.grid import PAPER_TRAINING
 from regbench.manifest import AttackEntry, Manifest, Run
-from regbench.network import MisfitError, plain, refuse_misfit
+from regbench.misfit import MisfitError, refuse_misfit
+from regbench.network import layout, network, plain
 from regbench.prepare import Data, Split, open_data, prepare
 from regbench.rows import SHOWN, Rows
 from regbench.seals import read_record, read_table, write_record, write_table
 from regbench.sizes import size
+from regbench.weights import trained
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
 MNIST = DataCard(source="regbench.data.mnist", arguments={}, validation=10_000, split_seed=0)
@@ -195,9 +197,9 @@ MISFITS = {
 def test_a_network_of_another_data_set_is_one_line_before_anything_runs(
     name, monkeypatch, capsys, tmp_path
 ):
-    network, told = MISFITS[name]
+    made, told = MISFITS[name]
     foreign = ModuleType("foreign")
-    foreign.network = network
+    foreign.network = made
     monkeypatch.setitem(sys.modules, "foreign", foreign)
     card = run_card(DIGITS, "small_cnn")
     card = card.model_copy(
@@ -214,14 +216,66 @@ def test_a_network_of_another_data_set_is_one_line_before_anything_runs(
         train.train(card, data, torch.device("cpu"))
 
 
+class Noisy(nn.Module):
+    """Draws noise, in eval mode too."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
 def test_to_try_a_network_leaves_no_trace():
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 3))
+    frozen = nn.BatchNorm1d(4)
+    model = nn.Sequential(nn.Flatten(), frozen, nn.BatchNorm1d(4), Noisy(), nn.Linear(4, 3))
+    frozen.eval()
     before = [one.clone() for one in model.state_dict().values()]
     noise = torch.get_rng_state()
     refuse_misfit(model, "own", (1, 2, 2), 3, torch.device("cpu"))
     assert model.training
+    assert not frozen.training
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(map(torch.equal, before, model.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA error: unspecified launch failure")]
+)
+def test_what_the_machine_lacks_is_not_the_networks_fault(error):
+    model = nn.Linear(1, 1)
+    model.register_forward_pre_hook(lambda *given: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)):
+        refuse_misfit(model, "own", (1, 2, 2), 3, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("cuda", "fp32", torch.contiguous_format),
+        ("cuda", "tf32", torch.channels_last),
+        ("cuda", "bf16", torch.channels_last),
+        ("cpu", "fp32", torch.channels_last),
+        ("cpu", "bf16", torch.channels_last),
+    ],
+)
+def test_networks_lie_as_the_device_computes_fastest(device, precision, expected):
+    assert layout(torch.device(device), precision) is expected
+
+
+def test_a_network_is_laid_out_for_its_training_and_judged_in_fp32(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        "regbench.network.layout", lambda *given: asked.append(given[1]) or torch.channels_last
+    )
+    card = run_card(DIGITS, "small_cnn")
+    card = card.model_copy(
+        update={"training": card.training.model_copy(update={"precision": "bf16"})}
+    )
+    data, device = Data(tmp_path, (1, 8, 8), 10, 97), torch.device("cpu")
+    network(card, data, device)
+    (tmp_path / "card.json").write_text(card.model_dump_json())
+    monkeypatch.setattr(Data, "holding", lambda data, card: data)
+    with pytest.raises(UserError, match=r"best\.safetensors"):
+        trained(tmp_path, data, "best", device)
+    assert asked == ["bf16", "fp32"]
 
 
 def test_the_rate_is_of_as_many_images_as_fit(monkeypatch):
@@ -250,6 +304,10 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     )
     long = forecast.sentence([work] * 100_000, [], [], device, jobs=1)
     assert "about 6 days" in long
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    shared = forecast.sentence([work] * 100, [], [], torch.device("cuda"), jobs=2)
+    assert "about 4 min" in shared
+    assert shared.endswith(": on 2 × H100")
     assert "config/mnist.yaml costs less" in long
 
 

@@ -338,7 +338,7 @@ def cut(digits, uninterrupted_run, tmp_path, monkeypatch):
     x, y = data.split("train", torch.device("cpu"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)).requires_grad_(False)
     wanted = 20 * torch.eye(10)[y] - 2
-    # by SVD: some pixels are always 0, of which the default driver of some versions makes nothing
+    # by SVD: pixels that are always 0 make the default driver of some versions fail
     solved = torch.linalg.lstsq(x.flatten(1), wanted, driver="gelsd")
     model[1].weight.copy_(solved.solution.T)
     monkeypatch.setattr(trials, "trained", lambda *given: model.eval())

@@ -8,15 +8,18 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from regbench import launch
 from regbench.cards import DataCard
 from regbench.grid import PAPER_TRAINING
 from regbench.launch import gpus
 from regbench.lease import room
 from regbench.locks import sole
 from regbench.prepare import prepare
+from regbench.workflow import Bench
 
 HOLD = """
 import sys, time
@@ -95,6 +98,18 @@ def test_the_locks_of_all_users_lie_in_one_folder(tmp_path):
 def test_gpus_that_are_hidden_are_not_counted(visible, count, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == count
+
+
+def test_jobs_that_share_a_gpu_share_its_rate(monkeypatch):
+    asked = []
+    monkeypatch.setattr(launch, "forecast", lambda *given: asked.append(given))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    bench = Bench.__new__(Bench)
+    bench.experiment = SimpleNamespace(device="cuda", runs_per_gpu=8, experiment="e")
+    vars(bench).update(_runs={"results/1": None}, manifest_path="manifest")
+    assert bench.gpus == 16
+    bench.forecast(["results/1/run.json", "reports/e/index.html"], cores=64)
+    assert asked == [("manifest", {"results/1/run.json"}, 2)]
 
 
 def test_a_lock_of_another_user_can_be_held(tmp_path, monkeypatch):
