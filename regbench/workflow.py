@@ -141,6 +141,15 @@ class Bench:
         card = self.run(wildcards).card
         return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
 
+    def early_seeds_first(self, wildcards: Wildcards) -> int:
+        """Return the priority of a training: where a run is cut off, whole rows are there."""
+        return 1 + self._late_to_early.index(self.run(wildcards).card.seed)
+
+    @property
+    def judged_at_once(self) -> int:
+        """The priority of attacks and diagnoses: above every training's."""
+        return 1 + len(self._late_to_early)
+
     def suite_card(self, wildcards: Wildcards) -> str:
         """Return the card of the suite of attacks that judges a run."""
         return self._suite(wildcards).text()
@@ -268,6 +277,10 @@ class Bench:
     def _runs(self) -> dict[str, Run]:
         # a source that is a cell too is judged as the cell
         return {run.folder: run for run in (*self.manifest.sources, *self.manifest.runs)}
+
+    @cached_property
+    def _late_to_early(self) -> list[int]:
+        return sorted({run.card.seed for run in self._runs.values()}, reverse=True)
 
     @cached_property
     def _data(self) -> dict[str, DataCard]:

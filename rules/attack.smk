@@ -19,6 +19,7 @@ rule attack:
         f"{RUN}/{{suite}}-{{key}}.parquet",
     log:
         f"{RUN}/{{suite}}-{{key}}.log",
+    priority: bench.judged_at_once
     resources:
         gpu=bench.gpu,
     params:

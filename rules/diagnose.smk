@@ -12,6 +12,7 @@ rule diagnose:
         gallery=f"{RUN}/gallery-{{key}}.parquet",
     log:
         f"{RUN}/diagnostics-{{key}}.log",
+    priority: bench.judged_at_once
     resources:
         gpu=bench.gpu,
     params:

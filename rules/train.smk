@@ -16,6 +16,7 @@ rule train:
         f"{RUN}/train.log",
     wildcard_constraints:
         regularizer=r"(?!)",
+    priority: bench.early_seeds_first
     resources:
         gpu=bench.gpu,
     params:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,21 @@ def test_the_work_of_every_job_is_counted(finished):
     assert len(diagnosed) == 2 * 3  # diagnostics and gallery of each cell
     assert computing(results, 0) == pytest.approx(sum(trained + attacked + diagnosed))
     assert computing(results, time.time()) == 0
+
+
+def test_what_is_trained_is_judged_before_more_is_trained_and_early_seeds_come_first(copy):
+    copy.configure({**TINY, "seeds": [7, 2]})
+    done = copy.snakemake("-n")
+    priorities = defaultdict(set)
+    for job in done.stdout.split("\n\n"):
+        told = re.search(r"rule (\w+):.*\brun=(\d+)-.*^ +priority: (\d+)$", job, re.M | re.S)
+        if told:
+            rule, seed, priority = told.groups()
+            priorities[rule.partition("_")[0], seed].add(int(priority))
+    (early,), (late,) = priorities["train", "2"], priorities["train", "7"]
+    judging = [priorities[rule, seed] for rule in ("attack", "diagnose") for seed in ("2", "7")]
+    assert all(judging)
+    assert late < early < min(set.union(*judging))
 
 
 def test_a_second_run_does_nothing(copy):
