@@ -29,13 +29,19 @@ def fingerprint(references: Iterable[str]) -> str:
     Raises:
         UserError: a module is not there, or is no Python.
     """
-    wanted_by = {reference.partition(":")[0]: reference for reference in references}
-    modules = set(wanted_by)
+    return _of(frozenset((one.partition(":")[0], _source(one)) for one in references))
+
+
+@cache  # hundreds of suites are of a few attacks
+def _of(named: frozenset[tuple[str, Path]]) -> str:
+    """The fingerprint of modules, each with its file."""
+    paths = dict(named)
+    modules = set(paths)
     followed = {"regbench", "autoattack", *(module.partition(".")[0] for module in modules)}
     meanings: dict[str, str] = {}
     while modules:
         module = modules.pop()
-        path = _source(wanted_by.get(module, module))
+        path = paths.get(module) or _source(module)
         meanings[module] = _meaning(path)
         wanted = {name for name in _imports(path, module) if name.partition(".")[0] in followed}
         modules |= {name for name in wanted if _is_module(name)} - meanings.keys() - NEUTRAL
