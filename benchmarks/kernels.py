@@ -21,6 +21,7 @@ from worker import HYPERPARAMETERS, Case, Epoch, Ours
 
 from regbench import device as devices
 from regbench.errors import UserError, program
+from regbench.precision import PRECISIONS
 
 LONGEST = 12
 """Kernels that are told by name."""
@@ -77,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
     parser.add_argument("--method", default="sat_r3", choices=HYPERPARAMETERS)
-    parser.add_argument("--precision", default="bf16", choices=("fp32", "tf32", "bf16"))
+    parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
     parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--steps", type=int, default=50, help="per block")
     parser.add_argument("--out", type=Path, default=RESULTS)

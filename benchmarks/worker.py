@@ -142,8 +142,8 @@ def started(
 ) -> Iterator[list[Worker]]:
     """Give `count` workers and end them; `together`, they time their blocks at the same time."""
     # one that fails breaks its barrier: of those that time by themselves each has its own
-    barriers = [SPAWN.Barrier(count)] * count if together else map(SPAWN.Barrier, [1] * count)
-    workers = [Worker(device, threads, barrier) for barrier in barriers]
+    shared = SPAWN.Barrier(count) if together else None
+    workers = [Worker(device, threads, shared or SPAWN.Barrier(1)) for _ in range(count)]
     try:
         yield workers
     finally:

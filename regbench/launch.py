@@ -22,7 +22,7 @@ def devices(asked: str) -> int:
     Args:
         asked: `device:` of the config; `cpu`: none, `cuda`: at least 1, `auto`: those there are.
     """
-    return {"cpu": 0, "auto": gpus(), "cuda": max(1, gpus())}[asked]
+    return 0 if asked == "cpu" else max(int(asked == "cuda"), gpus())
 
 
 def gpus() -> int:

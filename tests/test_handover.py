@@ -195,7 +195,7 @@ MISFITS = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_a_network_of_another_data_set_is_one_line_before_anything_runs(
-    name, monkeypatch, capsys, tmp_path
+    name, monkeypatch, tmp_path
 ):
     made, told = MISFITS[name]
     foreign = ModuleType("foreign")
