@@ -25,7 +25,7 @@ from regbench.gallery import gallery
 from regbench.manifest import Manifest
 from regbench.members import build
 from regbench.memory import fitting
-from regbench.misfit import MisfitError, refuse_misfit
+from regbench.misfit import refuse_misfit
 from regbench.network import laid_out, plain
 from regbench.passes import counting
 from regbench.prepare import Split
@@ -247,11 +247,10 @@ def main() -> None:
     try:
         trained, judged = trainings(manifest, targets), attacks(manifest, targets)
         diagnosed = diagnoses(manifest, targets)
-        print(sentence(trained, judged, diagnosed, device, arguments.jobs))
-    except MisfitError:
-        raise
     except UserError as error:
         print(f"regbench: the cost is not known before the data are here ({error})")
+        return
+    print(sentence(trained, judged, diagnosed, device, arguments.jobs))
 
 
 if __name__ == "__main__":
