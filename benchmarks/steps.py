@@ -174,7 +174,7 @@ def rows_of(
         UserError: the network cannot be built here.
     """
     timed = {case: sound(found[case]) for case in contest.cases}
-    flop, natural_flop = (arithmetic(one[0], device) for one in (contest.ours, contest.natural))
+    flop, natural_flop = (arithmetic(one[0]) for one in (contest.ours, contest.natural))
     plainly, unit = timed[contest.plain], UNITS[device.type]
     return [
         row(contest.plain, plainly, flop, unit),

@@ -29,9 +29,19 @@ def clip(x: Tensor) -> Tensor:
     return x.clamp(0, 1)
 
 
+def climb(x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    """Return x + step_size · sign g."""
+    return torch.add(x, gradient.sign(), alpha=step_size)
+
+
 def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
     """Return `x_adv` moved to the nearest point of the L∞ ball of radius ε around `x` in [0, 1]."""
-    return clip(torch.minimum(torch.maximum(x_adv, x - epsilon), x + epsilon))
+    return torch.clamp(x_adv, *_ball(x, epsilon))
+
+
+def _ball(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The least and the greatest image of the L∞ ball of radius ε around `x`, both in [0, 1]."""
+    return (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
 
 
 def sign_ascent(
@@ -43,9 +53,9 @@ def sign_ascent(
     steps: int,
 ) -> Tensor:
     """Climb from `start` by `steps` projected steps of `step_size` · sign g (PGD, Madry 2018)."""
-    x_adv = start
+    x_adv, ball = start, _ball(x, epsilon)
     for _ in range(steps):
-        x_adv = project(x_adv + step_size * gradient(x_adv).sign(), x, epsilon)
+        x_adv = torch.clamp(climb(x_adv, gradient(x_adv), step_size), *ball)
     return x_adv
 
 

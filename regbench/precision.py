@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from regbench.layers import linear
+from regbench.layers.linear import linear
 
 Precision = Callable[[torch.device], AbstractContextManager[object]]
 

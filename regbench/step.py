@@ -63,7 +63,7 @@ class Step:
 
     def fgsm(self) -> Tensor:
         """Return clip₀₁(x + ε · sign ∇ₓCE), the batch's FGSM images (Goodfellow 2015)."""
-        return ascent.clip(self.x + self.epsilon * self.gradient(self.x, self.y).sign())
+        return ascent.clip(ascent.climb(self.x, self.gradient(self.x, self.y), self.epsilon))
 
     def project(self, x_adv: Tensor) -> Tensor:
         """Return `x_adv` brought back into the ε-ball around the batch and into [0, 1]."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from regbench.ascent import clip, cross_entropy, input_gradient, logits
+from regbench.ascent import climb, clip, cross_entropy, input_gradient, logits
 from regbench.prepare import Split
 
 BATCH = 250
@@ -37,7 +37,7 @@ def ifgsm(
         x_adv = x
         for _ in range(steps):
             gradient = input_gradient(model, x_adv, y, cross_entropy)
-            x_adv = clip(x_adv + epsilon / steps * gradient.sign())
+            x_adv = clip(climb(x_adv, gradient, epsilon / steps))
         images.append(x_adv)
     return Split(torch.cat(images), split.y)
 

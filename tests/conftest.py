@@ -16,6 +16,8 @@ from regbench.manifest import Declared
 from regbench.prepare import Split
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: that is when it looks
 
 ROOT = Path(__file__).parents[1]
 

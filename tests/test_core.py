@@ -13,14 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
-from regbench.layers import (
-    FEW_IMAGES,
-    HalvingMaxPool2d,
-    ImageConv2d,
-    LargeLinear,
-    _by_library,
-    tune,
-)
+from regbench.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear, tune
+from regbench.layers.image import FEW_IMAGES, _by_library
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step

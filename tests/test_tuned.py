@@ -22,7 +22,8 @@ from regbench import members
 from regbench.ascent import Loss, cross_entropy
 from regbench.cards import ModelCard
 from regbench.descent import TrainingLoss
-from regbench.layers import FEW_IMAGES, HalvingMaxPool2d, ImageConv2d, LargeLinear
+from regbench.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear
+from regbench.layers.image import FEW_IMAGES
 from regbench.network import laid_out, plain
 from regbench.step import Step
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from regbench.ascent import cross_entropy, input_gradient
+from regbench.ascent import climb, cross_entropy, input_gradient
 from regbench.attacks import Attack
 
 __all__ = ["FGSM"]
@@ -28,4 +28,4 @@ class FGSM(Attack):
         generator: torch.Generator,
     ) -> Tensor:
         """Return the images after the step."""
-        return x + self.epsilon * input_gradient(model, x, y, cross_entropy).sign()
+        return climb(x, input_gradient(model, x, y, cross_entropy), self.epsilon)

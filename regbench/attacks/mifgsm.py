@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from regbench.ascent import clip, cross_entropy, input_gradient
+from regbench.ascent import climb, clip, cross_entropy, input_gradient
 from regbench.attacks import Attack
 
 __all__ = ["MIFGSM"]
@@ -39,5 +39,5 @@ class MIFGSM(Attack):
             norm = gradient.abs().sum((1, 2, 3), keepdim=True)
             # an image whose gradient is zero keeps the direction it has
             momentum = self.decay * momentum + gradient / norm.clamp_min(torch.finfo(x.dtype).tiny)
-            x_adv = clip(x_adv + self.epsilon / self.steps * momentum.sign())
+            x_adv = clip(climb(x_adv, momentum, self.epsilon / self.steps))
         return x_adv

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 
-from regbench.ascent import clip, cross_entropy
+from regbench.ascent import climb, clip, cross_entropy
 from regbench.step import Objective, Step
 
 __all__ = ["SATR1"]
@@ -29,7 +29,7 @@ class SATR1:
     def __call__(self, step: Step) -> Objective:
         """Return the objective of one step."""
         gradient = step.gradient(step.x, step.y)
-        x_fgsm = clip(step.x + step.epsilon * gradient.sign())
+        x_fgsm = clip(climb(step.x, gradient, step.epsilon))
         x_ifgsm = self._ifgsm(step, gradient[-1:])
         logits = step.logits(torch.cat((x_fgsm, x_ifgsm)))
         distance = (logits[-2] - logits[-1]).square().sum()
@@ -38,7 +38,7 @@ class SATR1:
     def _ifgsm(self, step: Step, first: torch.Tensor) -> torch.Tensor:
         # the batch's FGSM gradient is I-FGSM's first: it differs by the factor 1/m, not in sign
         size = step.epsilon / self.steps
-        x = clip(step.x[-1:] + size * first.sign())
+        x = clip(climb(step.x[-1:], first, size))
         for _ in range(self.steps - 1):
-            x = clip(x + size * step.gradient(x, step.y[-1:]).sign())
+            x = clip(climb(x, step.gradient(x, step.y[-1:]), size))
         return x

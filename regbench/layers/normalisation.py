@@ -1,0 +1,60 @@
+"""Batch normalisation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ScalingBatchNorm2d(nn.BatchNorm2d):
+    """A `BatchNorm2d` whose way back to its input is one multiplication while it is frozen.
+
+    In eval mode it is y = s x + t for each channel. PyTorch computes the input gradient s ∂y by the
+    kernel that it has for gradients of s and t, which on a GPU ignores the layout of `x`.
+    """
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Tell whether `module` is a batch normalisation of images by kept statistics."""
+        return type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised `x`, (m, C, H, W)."""
+        if self.training or not x.requires_grad:
+            y: Tensor = super().forward(x)
+            return y
+        # a node of its own: an attack asks for the image's gradient without the weights'
+        y = super().forward(x.detach())
+        z: Tensor = _ToInput.apply(y, x, self.weight, self.running_var, self.eps)
+        return z
+
+
+class _ToInput(torch.autograd.Function):
+    """The identity on y = s x + t, which adds the way back to x; that to s and t is y's own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,  # noqa: ARG004
+        weight: Tensor,
+        variance: Tensor,
+        epsilon: float,
+    ) -> Tensor:
+        ctx.save_for_backward(weight, variance)
+        ctx.epsilon = epsilon
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, variance = ctx.saved_tensors
+        scale = (weight * (variance + ctx.epsilon).rsqrt())[:, None, None]
+        return gradient, _scaled(gradient, scale), None, None, None
+
+
+def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
+    """gradient · scale in the type of `gradient`, multiplied in that of `scale`."""
+    if torch.is_grad_enabled():  # to be differentiated once more
+        return (gradient * scale).to(gradient.dtype)
+    return torch.mul(gradient, scale, out=torch.empty_like(gradient))

@@ -1,0 +1,229 @@
+"""Kernels of our own give what PyTorch's operations do: on a GPU, or else by Triton's interpreter.
+
+The interpreter runs a kernel's Python as it stands, on a CPU; what the compiler makes of it only a
+GPU shows.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regbench import kernels, members
+from regbench.ascent import cross_entropy, input_gradient
+from regbench.layers import HalvingMaxPool2d, ImageConv2d, ScalingBatchNorm2d, tune
+from regbench.layers.pooling import spread_plainly
+from regbench.models.lenet_plus import LeNetPlus
+
+pytest.importorskip("triton")
+from regbench.kernels import image as image_kernels
+from regbench.kernels.pooling import halved, spread
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def taken(monkeypatch):
+    """Have the kernels taken, by the interpreter where there is no GPU (conftest.py)."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(kernels, "take", lambda _: True)
+
+
+def few_values(shape, dtype=torch.float32):
+    """Noise of which many windows hold their maximum twice."""
+    return torch.randint(4, shape).to(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flattened", [False, True])
+@pytest.mark.parametrize("shape", [(2, 20, 14, 2), (1, 1, 2, 2)])
+def test_pooling_is_pytorchs_there_and_back(shape, flattened, layout, dtype):
+    x = few_values(shape, dtype).to(memory_format=layout)
+    x[0, 0, 0, 1] = torch.nan
+    x.requires_grad_()
+    expected = F.max_pool2d(x, 2)
+    y, where = halved(x.detach(), flattened=flattened, noted=True)
+    assert y.dtype is dtype
+    torch.testing.assert_close(y, expected.detach(), rtol=0, atol=0, equal_nan=True)
+    assert y.is_contiguous() if flattened else y.stride() == expected.stride()
+    gradient = torch.randn(expected.shape, device=DEVICE).to(dtype)
+    for laid in (gradient, gradient.to(memory_format=torch.channels_last)):
+        (back,) = torch.autograd.grad(expected, x, laid, retain_graph=True)
+        assert torch.equal(spread(laid, where), back)
+        assert torch.equal(spread_plainly(laid, where), back)
+
+
+def test_pooling_notes_nothing_where_no_gradient_asks():
+    x = few_values((2, 3, 4, 4))
+    y, where = halved(x, flattened=False, noted=False)
+    assert where is None
+    assert torch.equal(y, F.max_pool2d(x, 2))
+
+
+def test_pooling_takes_a_part_of_an_image():
+    x = few_values((2, 3, 8, 8))[:, :, 1:7, 2:6]
+    y, _ = halved(x, flattened=False, noted=False)
+    assert torch.equal(y, F.max_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "weights", "padding"),
+    [
+        ((1, 1, 12, 10), (32, 1, 5, 5), (2, 2)),
+        ((3, 3, 8, 9), (20, 3, 3, 3), (1, 1)),
+        ((2, 1, 9, 7), (5, 1, 3, 4), (0, 2)),
+        ((5, 2, 6, 6), (8, 2, 1, 1), (0, 0)),
+        ((5, 1, 8, 8), (4, 1, 3, 3), (1, 1)),  # several programs sum the weights' gradient
+    ],
+)
+def test_the_images_convolution_is_pytorchs_there_and_back(shape, weights, padding, layout):
+    x = torch.rand(shape, device=DEVICE).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(weights, device=DEVICE).to(memory_format=layout).requires_grad_()
+    bias = torch.randn(weights[0], device=DEVICE)
+    for offset in (bias, None):
+        y = F.conv2d(x, weight, offset, padding=padding)
+        got = image_kernels.convolved(x.detach(), weight.detach(), offset, padding)
+        torch.testing.assert_close(got, y.detach(), **CLOSE)
+    gradient = torch.randn_like(y)
+    image, by_weight = torch.autograd.grad(y, (x, weight), gradient)
+    x, weight = x.detach(), weight.detach()
+    torch.testing.assert_close(
+        image_kernels.to_image(gradient, weight, x.shape[2:], padding), image, **CLOSE
+    )
+    torch.testing.assert_close(
+        image_kernels.to_weight(gradient, x, weight, padding), by_weight, **CLOSE
+    )
+
+
+def pair(shape=(1, 8, 8)):
+    torch.manual_seed(1)
+    plain = LeNetPlus(shape, 10).to(DEVICE)
+    tuned = LeNetPlus(shape, 10).to(DEVICE)
+    tuned.load_state_dict(plain.state_dict())
+    return plain, tune(tuned).to(memory_format=torch.channels_last)
+
+
+def test_a_network_of_these_layers_is_the_plain_one():
+    plain, tuned = pair()
+    kinds = [type(layer) for layer in tuned]
+    assert kinds.count(HalvingMaxPool2d) == 2
+    assert kinds.count(ImageConv2d) == 1
+    x, y = torch.rand(3, 1, 8, 8, device=DEVICE), torch.tensor([1, 2, 3], device=DEVICE)
+    torch.testing.assert_close(tuned(x), plain(x), **CLOSE)
+    slopes = [input_gradient(model, x, y, cross_entropy) for model in (plain, tuned)]
+    torch.testing.assert_close(*slopes, **CLOSE)
+    by_weights = [
+        torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()))
+        for model in (plain, tuned)
+    ]
+    for one, other in zip(*by_weights, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+def test_a_penalty_on_an_input_gradient_reaches_the_weights():
+    """Differentiated twice, as local linearity and GradAlign need it."""
+    slopes = []
+    for model in pair():
+        x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+        x.requires_grad_()
+        loss = cross_entropy(model(x), torch.tensor([1, 2, 3], device=DEVICE))
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        first = model[0].weight
+        slopes.append(torch.autograd.grad(1e5 * slope.square().sum(), (first, x)))
+    for one, other in zip(*slopes, strict=True):
+        assert one.abs().max() > 1e-2
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_many_kernels_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(image_kernels, "convolved", None)
+    tuned = tune(nn.Conv2d(1, 200, 3)).to(DEVICE)
+    assert tuned(torch.rand(1, 1, 4, 4, device=DEVICE)).shape == (1, 200, 2, 2)
+
+
+def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+
+    class Seen:
+        device = torch.device("cuda")
+
+        def __init__(self, count):
+            self.count = count
+
+        def numel(self):
+            return self.count
+
+    assert kernels.take(Seen(2**31 - 1))
+    assert not kernels.take(Seen(2**31))
+    assert not kernels.take(Seen(0))
+    monkeypatch.setattr(kernels, "_has_triton", lambda: False)
+    assert not kernels.take(Seen(1))
+
+
+# --- normalisation, which needs no kernel ---------------------------------------------------------
+
+
+def normalisation(dtype=torch.float64):
+    torch.manual_seed(3)
+    plain = nn.BatchNorm2d(4).to(DEVICE, dtype)
+    for one in (plain.weight, plain.bias, plain.running_mean, plain.running_var):
+        one.data.uniform_(0.5, 2)
+    tuned = nn.BatchNorm2d(4).to(DEVICE, dtype)
+    tuned.load_state_dict(plain.state_dict())
+    return plain, tune(tuned)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_normalisation_is_pytorchs_there_and_back(training):
+    results = []
+    for layer in normalisation():
+        layer.train(training)
+        x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(4)).double().to(DEVICE)
+        x.requires_grad_()
+        y = layer(x)
+        slopes = torch.autograd.grad(y.sin().sum(), (x, layer.weight, layer.bias))
+        results.append((y, *slopes, layer.running_mean, layer.num_batches_tracked))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_frozen_normalisations_way_back_is_one_product_in_the_gradients_type(layout):
+    _, tuned = normalisation(torch.float32)
+    tuned.eval()
+    x = torch.randn(3, 4, 5, 5, device=DEVICE).bfloat16().to(memory_format=layout).requires_grad_()
+    y = tuned(x)
+    assert y.dtype is torch.bfloat16
+    gradient = torch.randn_like(y)
+    (slope,) = torch.autograd.grad(y, x, gradient)
+    assert slope.dtype is torch.bfloat16
+    assert slope.stride() == x.stride()
+    scale = tuned.weight / (tuned.running_var + tuned.eps).sqrt()
+    expected = (gradient.float() * scale[:, None, None]).bfloat16()
+    torch.testing.assert_close(slope, expected)
+
+
+def test_a_frozen_normalisation_can_be_differentiated_twice():
+    _, tuned = normalisation()
+    tuned.eval()
+    x = torch.randn(2, 4, 2, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    assert torch.autograd.gradgradcheck(tuned, x)
+    (slope,) = torch.autograd.grad(tuned(x).square().sum(), x, create_graph=True)
+    assert torch.autograd.grad(slope.square().sum(), tuned.weight)[0].abs().min() > 0
+
+
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}])
+def test_other_normalisations_are_left_alone(settings):
+    assert type(tune(nn.BatchNorm2d(4, **settings))) is nn.BatchNorm2d
+
+
+def test_residual_networks_have_it():
+    model = members.build("regbench.models.small_cnn", {"shape": (1, 8, 8), "classes": 10})
+    kinds = {type(layer) for layer in tune(model).modules()}
+    assert ScalingBatchNorm2d in kinds
+    assert nn.BatchNorm2d not in kinds
