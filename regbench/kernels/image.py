@@ -59,7 +59,8 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) 
     count = len(x) * sizes.ROWS * sizes.COLUMNS
     _convolve[(triton.cdiv(count, PIXELS),)](
         x, weight, bias, y, *x.stride(), *weight.stride(), *y.stride(), count,
-        **sizes._asdict(), BIASED=bias is not None, LANES=_lanes(sizes.K), BLOCK=PIXELS,
+        **sizes._asdict(), BIASED=bias is not None, LAST=channels_last(y), LANES=_lanes(sizes.K),
+        BLOCK=PIXELS,
     )  # fmt: skip
     return y
 
@@ -78,7 +79,7 @@ def to_image(gradient: Tensor, weight: Tensor, size: torch.Size, padding: Paddin
     count = len(gradient) * size.numel()
     _to_image[(triton.cdiv(count, PIXELS), sizes.C)](
         gradient, weight, x, *gradient.stride(), *weight.stride(), count,
-        **sizes._asdict(), LANES=_lanes(sizes.K), BLOCK=PIXELS,
+        **sizes._asdict(), LAST=channels_last(gradient), LANES=_lanes(sizes.K), BLOCK=PIXELS,
     )  # fmt: skip
     return x
 
@@ -91,7 +92,8 @@ def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> 
     parts = x.new_empty((programs, sizes.K, sizes.C, sizes.KH, sizes.KW))
     _to_weight[(programs,)](
         gradient, x, parts, *gradient.stride(), *x.stride(), count, **sizes._asdict(),
-        LANES=_lanes(sizes.K), TAPS=_lanes(weight[0].numel()), BLOCK=PIXELS, LONG=LONG,
+        LAST=channels_last(gradient), LANES=_lanes(sizes.K), TAPS=_lanes(weight[0].numel()),
+        BLOCK=PIXELS, LONG=LONG,
     )  # fmt: skip
     return parts.sum(0)
 
@@ -101,29 +103,41 @@ def _lanes(count: int) -> int:
 
 
 @triton.jit
+def _pixels(of_pixels, LAST: tl.constexpr):
+    """Numbers of pixels, as an axis of a tile whose last axis is the one that lies densely."""
+    return of_pixels[:, None] if LAST else of_pixels[None, :]
+
+
+@triton.jit
+def _channels(of_channels, LAST: tl.constexpr):
+    """Numbers of channels, likewise."""
+    return of_channels[None, :] if LAST else of_channels[:, None]
+
+
+@triton.jit
 def _convolve(
     x, weight, bias, y, x_n, x_c, x_h, x_w, w_k, w_c, w_h, w_w, y_n, y_k, y_h, y_w, count,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
-    BIASED: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+    BIASED: tl.constexpr, LAST: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = at < count
     column, row, n = at % COLUMNS, at // COLUMNS % ROWS, at // (COLUMNS * ROWS)
     k = tl.arange(0, LANES)
-    total = tl.zeros((BLOCK, LANES), tl.float32)
+    total = tl.zeros((BLOCK, LANES) if LAST else (LANES, BLOCK), tl.float32)
     for tap in tl.static_range(C * KH * KW):
         c, i, j = tap // (KH * KW), tap // KW % KH, tap % KW
         h, w = row + i - TOP, column + j - LEFT
         inside = there & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         pixel = tl.load(x + n * x_n + c * x_c + h * x_h + w * x_w, mask=inside, other=0.0)
         by = tl.load(weight + k * w_k + c * w_c + i * w_h + j * w_w, mask=k < K, other=0.0)
-        total += pixel[:, None] * by[None, :]
+        total += _pixels(pixel, LAST) * _channels(by, LAST)
     if BIASED:
-        total += tl.load(bias + k, mask=k < K, other=0.0)[None, :]
-    place = (n * y_n + row * y_h + column * y_w)[:, None] + (k * y_k)[None, :]
-    tl.store(y + place, total, mask=there[:, None] & (k < K)[None, :])
+        total += _channels(tl.load(bias + k, mask=k < K, other=0.0), LAST)
+    place = _pixels(n * y_n + row * y_h + column * y_w, LAST) + _channels(k * y_k, LAST)
+    tl.store(y + place, total, mask=_pixels(there, LAST) & _channels(k < K, LAST))
 
 
 @triton.jit
@@ -132,23 +146,24 @@ def _to_image(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
-    LANES: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.program_id(1)
     there = at < count
     w, h, n = at % W, at // W % H, at // (W * H)
     k = tl.arange(0, LANES)
-    total = tl.zeros((BLOCK, LANES), tl.float32)
+    total = tl.zeros((BLOCK, LANES) if LAST else (LANES, BLOCK), tl.float32)
     for tap in tl.static_range(KH * KW):
         i, j = tap // KW, tap % KW
         row, column = h + TOP - i, w + LEFT - j
         inside = there & (row >= 0) & (row < ROWS) & (column >= 0) & (column < COLUMNS)
-        place = (n * g_n + row * g_h + column * g_w)[:, None] + (k * g_k)[None, :]
-        slope = tl.load(gradient + place, mask=inside[:, None] & (k < K)[None, :], other=0.0)
+        place = _pixels(n * g_n + row * g_h + column * g_w, LAST) + _channels(k * g_k, LAST)
+        some = _pixels(inside, LAST) & _channels(k < K, LAST)
+        slope = tl.load(gradient + place, mask=some, other=0.0)
         by = tl.load(weight + k * w_k + c * w_c + i * w_h + j * w_w, mask=k < K, other=0.0)
-        total += slope * by[None, :]
-    tl.store(x + (n * C + c) * H * W + h * W + w, tl.sum(total, 1), mask=there)
+        total += slope * _channels(by, LAST)
+    tl.store(x + (n * C + c) * H * W + h * W + w, tl.sum(total, 1 if LAST else 0), mask=there)
 
 
 @triton.jit
@@ -157,7 +172,8 @@ def _to_weight(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
-    LANES: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr, LONG: tl.constexpr,
+    LAST: tl.constexpr, LANES: tl.constexpr, TAPS: tl.constexpr,
+    BLOCK: tl.constexpr, LONG: tl.constexpr,
 ):  # fmt: skip
     k, tap = tl.arange(0, LANES), tl.arange(0, TAPS)
     c, i, j = tap // (KH * KW), tap // KW % KH, tap % KW
@@ -166,13 +182,15 @@ def _to_weight(
         at = tl.program_id(0) * LONG + start + tl.arange(0, BLOCK)
         there = at < count
         column, row, n = at % COLUMNS, at // COLUMNS % ROWS, at // (COLUMNS * ROWS)
-        place = (k * g_k)[:, None] + (n * g_n + row * g_h + column * g_w)[None, :]
-        slope = tl.load(gradient + place, mask=(k < K)[:, None] & there[None, :], other=0.0)
+        place = _pixels(n * g_n + row * g_h + column * g_w, LAST) + _channels(k * g_k, LAST)
+        some = _pixels(there, LAST) & _channels(k < K, LAST)
+        slope = tl.load(gradient + place, mask=some, other=0.0)
         h, w = (row - TOP)[:, None] + i[None, :], (column - LEFT)[:, None] + j[None, :]
         inside = there[:, None] & (tap < C * KH * KW)[None, :]
         inside &= (h >= 0) & (h < H) & (w >= 0) & (w < W)
         pixel = (n * x_n)[:, None] + (c * x_c)[None, :] + h * x_h + w * x_w
         patch = tl.load(x + pixel, mask=inside, other=0.0)
+        slope = tl.trans(slope) if LAST else slope  # (LANES, BLOCK)
         total = tl.dot(slope, patch, total, input_precision="ieee")
     place = tl.program_id(0) * K * C * KH * KW + k[:, None] * (C * KH * KW) + tap[None, :]
     tl.store(parts + place, total, mask=(k < K)[:, None] & (tap < C * KH * KW)[None, :])
