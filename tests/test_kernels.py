@@ -27,6 +27,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 @pytest.fixture(autouse=True)
 def taken(monkeypatch):
     """Have the kernels taken, by the interpreter where there is no GPU (conftest.py)."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     if DEVICE == "cpu":
         monkeypatch.setattr(kernels, "take", lambda _: True)
 
