@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from regbench import device as devices
 from regbench import kernels, members
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.layers import HalvingMaxPool2d, ImageConv2d, ScalingBatchNorm2d, tune
@@ -27,8 +28,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 @pytest.fixture(autouse=True)
 def taken(monkeypatch):
     """Have the kernels taken, by the interpreter where there is no GPU (conftest.py)."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    devices.pick(DEVICE)  # turns TF32 off for what is compared with
     if DEVICE == "cpu":
         monkeypatch.setattr(kernels, "take", lambda _: True)
 
