@@ -176,7 +176,7 @@ class _Served:
 
     def prepare(self, case: Case) -> int:
         self._structure = STRUCTURES[case.structure](case, DEVICES[case.structure](self._device))
-        self._structure.block(_at_once)
+        self._structure.block(at_once)
         # of one training: the next one's recorded step would find a pool that is not yet given back
         return _peak_memory(self._device) - self._before
 
@@ -332,7 +332,7 @@ class Plain:
         return value.item()
 
 
-def _at_once() -> None:
+def at_once() -> None:
     """Nobody is waited for."""
 
 

@@ -400,3 +400,46 @@ def test_mps_is_started_and_stopped(modules, monkeypatch, tmp_path):
         folder = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
     assert log.read_text().splitlines() == [f"{folder} -d", f"{folder} quit"]
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_a_part_is_in_every_other_step_and_its_gain_is_that_of_the_pairs(modules, monkeypatch):
+    gains, worker = modules("gains"), modules("worker")
+    seen = []
+
+    class Timed:
+        def __init__(self, case, device):
+            model = worker.built(case, device).model
+            kinds = {type(layer).__name__ for layer in model.modules()}
+            seen.append("ScalingBatchNorm2d" in kinds)
+            assert seen[-1] is not ("BatchNorm2d" in kinds)
+
+        def block(self, ready):
+            return worker.Window(0, [3.0, 2.0, 4.0, 2.0, 5.0, 1.0, 1.0, 1.0][len(seen) - 1])
+
+    monkeypatch.setattr(gains, "Ours", Timed)
+    told = gains.compare(gains.PARTS["normalisation"], small(worker), torch.device("cpu"), 4)
+    assert seen == [False, True, True, False, False, True, True, False]
+    assert told["ms_per_step"] == {
+        "without": [1500, 1000, 2500, 500],
+        "with": [1000, 2000, 500, 500],
+    }
+    assert told["gain"] == 1.25
+
+
+def test_gains_takes_the_steps_that_it_times(modules):
+    gains, worker = modules("gains"), modules("worker")
+    for part in gains.PARTS.values():
+        told = gains.compare(part, small(worker, "fgsm_at"), torch.device("cpu"), 1)
+        assert told["gain"] > 0
+    assert not gains.kernels.OWN
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_kernels_without_a_gpu_are_one_line(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/gains.py", "kernels", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "gains.py kernels needs a GPU, and torch finds none here"
+    )
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,8 @@ The interpreter runs a kernel's Python as it stands, on a CPU; what the compiler
 GPU shows.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -29,6 +31,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 def taken(monkeypatch):
     """Have the kernels taken, by the interpreter where there is no GPU (conftest.py)."""
     devices.pick(DEVICE)  # turns TF32 off for what is compared with
+    monkeypatch.setattr(kernels, "OWN", True)
     if DEVICE == "cpu":
         monkeypatch.setattr(kernels, "take", lambda _: True)
 
@@ -149,22 +152,25 @@ def test_many_kernels_are_left_to_pytorch(monkeypatch):
 
 def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
     monkeypatch.undo()
+    monkeypatch.setattr(kernels, "OWN", True)
     monkeypatch.setattr(kernels, "_has_triton", lambda: True)
 
-    class Seen:
-        device = torch.device("cuda")
+    def seen(count):
+        return SimpleNamespace(device=torch.device("cuda"), numel=lambda: count)
 
-        def __init__(self, count):
-            self.count = count
-
-        def numel(self):
-            return self.count
-
-    assert kernels.take(Seen(2**31 - 1))
-    assert not kernels.take(Seen(2**31))
-    assert not kernels.take(Seen(0))
+    assert kernels.take(seen(2**31 - 1))
+    assert not kernels.take(seen(2**31))
+    assert not kernels.take(seen(0))
     monkeypatch.setattr(kernels, "_has_triton", lambda: False)
-    assert not kernels.take(Seen(1))
+    assert not kernels.take(seen(1))
+
+
+def test_no_kernel_is_taken_before_a_gpu_has_measured_it(monkeypatch):
+    monkeypatch.undo()
+    x = SimpleNamespace(device=torch.device("cuda"), numel=lambda: 1)
+    assert not kernels.take(x)
+    monkeypatch.setattr(kernels, "OWN", True)
+    assert kernels.take(x)
 
 
 # --- normalisation, which needs no kernel ---------------------------------------------------------

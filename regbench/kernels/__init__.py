@@ -1,6 +1,6 @@
 """GPU kernels of our own, where PyTorch's take several times what their bytes need.
 
-In Triton, which comes with PyTorch for CUDA; where it is missing, PyTorch's are taken.
+In Triton, which comes with PyTorch for CUDA. Not taken yet: no GPU has measured them.
 """
 
 from functools import cache
@@ -9,13 +9,16 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+OWN = False
+"""Whether they are taken; `benchmarks/gains.py kernels` shows what that gains."""
+
 ADDRESSED = 2**31
 """Numbers of a tensor that a kernel can tell apart."""
 
 
 def take(x: Tensor) -> bool:
     """Tell whether the kernels take `x`."""
-    return x.device.type == "cuda" and 0 < x.numel() < ADDRESSED and _has_triton()
+    return OWN and x.device.type == "cuda" and 0 < x.numel() < ADDRESSED and _has_triton()
 
 
 @cache

@@ -21,7 +21,7 @@ class ImageConv2d(nn.Conv2d):
 
     oneDNN pads one channel to the 16 lanes of a vector and spends as long on this layer's input
     gradient as on a layer of 16 times its work; here it is a matrix product and shifted sums. cuDNN
-    has none of its fast kernels for so few channels; on CUDA there are kernels of our own instead.
+    has none of its fast kernels for so few channels; ours are there (regbench.kernels).
     Under autocast the layer stays in float32: bf16 would round a pixel by up to 0.5/255.
     """
 

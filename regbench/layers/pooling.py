@@ -12,7 +12,8 @@ from regbench import kernels
 class HalvingMaxPool2d(nn.MaxPool2d):
     """A `MaxPool2d` of 2×2 windows that notes where a maximum stood only if a gradient asks.
 
-    On CUDA by kernels of our own, there and back: PyTorch's take several times as long.
+    PyTorch's kernels for it on CUDA take several times what their bytes need; ours are there
+    (regbench.kernels).
 
     Attributes:
         flattened: what follows wants the maxima channel by channel; they may lie so at once.

@@ -1,0 +1,85 @@
+"""What a part of our step gains: the step with it and without it, in turn, in one process.
+
+    python benchmarks/gains.py normalisation --network resnet18 --method pgd_at --batch 128
+
+Needs neither Snakemake nor data. `kernels` asks for a GPU; it is where they are to prove themselves
+before they are taken (regbench.kernels).
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from unittest.mock import patch
+
+import plain
+import torch
+from record import RESULTS, write
+from worker import HYPERPARAMETERS, Case, Ours, at_once
+
+from regbench import device as devices
+from regbench import kernels
+from regbench.errors import UserError, program
+from regbench.layers import ScalingBatchNorm2d
+from regbench.precision import PRECISIONS
+
+Part = Callable[[bool], AbstractContextManager[object]]
+"""Whether a part is in the step -> a context in which steps built and taken are so."""
+
+PARTS: dict[str, Part] = {
+    "kernels": lambda there: patch.object(kernels, "OWN", there),
+    "normalisation": lambda there: patch.object(
+        ScalingBatchNorm2d, "fits", ScalingBatchNorm2d.fits if there else lambda _: False
+    ),
+}
+
+
+def compare(part: Part, case: Case, device: torch.device, rounds: int) -> dict[str, object]:
+    """Return milliseconds per step of each round, without the part and with it, and the gain.
+
+    Each is built and warmed up anew in every round; the gain is the median of the rounds' ratios.
+    """
+    ms: dict[str, list[float]] = {"without": [], "with": []}
+    for turn in range(rounds):
+        for there in (False, True) if turn % 2 == 0 else (True, False):
+            with part(there):
+                window = Ours(case, device).block(at_once)
+            took = (window.ended - window.began) / case.steps * 1e3
+            ms["with" if there else "without"].append(took)
+    pairs = zip(ms["without"], ms["with"], strict=True)
+    return {"ms_per_step": ms, "gain": statistics.median(one / other for one, other in pairs)}
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
+    parser.add_argument("--method", default="pgd_at", choices=HYPERPARAMETERS)
+    parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
+    parser.add_argument("--batch", type=int, default=64, help="images per step")
+    parser.add_argument("--steps", type=int, default=100, help="per block")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure one part in one case; print it and write JSON."""
+    asked = arguments()
+    device = devices.pick(asked.device)
+    if asked.part == "kernels" and device.type != "cuda":
+        raise UserError("gains.py kernels needs a GPU, and torch finds none here")
+    case = Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
+    told = compare(PARTS[asked.part], case, device, asked.rounds)
+    print(
+        f"{asked.part}, {case.network}, {case.method}, {case.precision}, m = {case.batch}: {told}"
+    )
+    name = f"gains-{asked.part}-{case.network}-{case.method}-{case.precision}-{case.batch}.json"
+    write(asked.out / name, device, {"part": asked.part, "case": vars(case), **told})
+
+
+if __name__ == "__main__":
+    program(main)
