@@ -41,8 +41,8 @@ class _Count(TorchDispatchMode):
 def arithmetic(case: Case) -> float:
     """Return the floating point operations of one step's products.
 
-    Counted on a CPU, where every product is one of PyTorch's, for two small batches: they grow with
-    the batch in equal steps.
+    Counted in fp32 on a CPU, where every product is one of PyTorch's, for two small batches: it
+    grows with the batch in equal steps, from what does not (SAT-R1's single image).
 
     Raises:
         UserError: the network cannot be built here.

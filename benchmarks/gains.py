@@ -10,13 +10,14 @@ import argparse
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
 import plain
 import torch
 from record import RESULTS, write
-from worker import HYPERPARAMETERS, Case, Ours, at_once
+from worker import HYPERPARAMETERS, Case, Ours, at_once, built
 
 from regbench import device as devices
 from regbench import kernels
@@ -51,6 +52,21 @@ def compare(part: Part, case: Case, device: torch.device, rounds: int) -> dict[s
     return {"ms_per_step": ms, "gain": statistics.median(one / other for one, other in pairs)}
 
 
+def refuse_absent(part: str, case: Case, device: torch.device) -> None:
+    """Refuse to time a part that is in no step of this case.
+
+    Raises:
+        UserError: so it is, and why.
+    """
+    if part == "kernels" and device.type != "cuda":
+        raise UserError("gains.py kernels needs a GPU, and torch finds none here")
+    if part == "kernels" and find_spec("triton") is None:
+        raise UserError("gains.py kernels needs Triton, which comes with PyTorch for CUDA")
+    layers = built(case, device).model.modules()
+    if part == "normalisation" and not any(isinstance(one, ScalingBatchNorm2d) for one in layers):
+        raise UserError(f"{case.network} has no batch normalisation; try --network resnet18")
+
+
 def arguments() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -70,9 +86,8 @@ def main() -> None:
     """Measure one part in one case; print it and write JSON."""
     asked = arguments()
     device = devices.pick(asked.device)
-    if asked.part == "kernels" and device.type != "cuda":
-        raise UserError("gains.py kernels needs a GPU, and torch finds none here")
     case = Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
+    refuse_absent(asked.part, case, device)
     told = compare(PARTS[asked.part], case, device, asked.rounds)
     print(
         f"{asked.part}, {case.network}, {case.method}, {case.precision}, m = {case.batch}: {told}"

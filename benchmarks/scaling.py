@@ -7,9 +7,11 @@ timed steps at once, after a first epoch; what counts is from there to the last 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from itertools import chain, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, star
 
 from regbench import device as devices
 from regbench.errors import program
+from regbench.precision import PRECISIONS
 
 IMAGES = 50_000
 BATCHES = {"cpu": (8, 16, 32, 64, 128, 256), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}
@@ -56,7 +59,7 @@ def over_batches(asked: argparse.Namespace, device: str) -> Iterator[Point]:
     """LeNet+, by batch size: launches bend the left end, memory the right."""
     for method in asked.methods:
         for batch in BATCHES[device] if asked.batches is None else asked.batches:
-            case = _case("lenet_plus", method, batch, _steps(asked, device, batch))
+            case = _case(asked, "lenet_plus", method, batch, _steps(asked, device, batch))
             yield Point("batch size, LeNet+", batch, case, asked.threads)
 
 
@@ -64,7 +67,7 @@ def over_widths(asked: argparse.Namespace, device: str) -> Iterator[Point]:
     """The small CNN, by width: below some width a step is all launches."""
     for method in asked.methods:
         for width in asked.widths:
-            case = _case("small_cnn", method, 64, _steps(asked, device, 64), width)
+            case = _case(asked, "small_cnn", method, 64, _steps(asked, device, 64), width)
             yield Point("width, small CNN", width, case, asked.threads)
 
 
@@ -72,9 +75,9 @@ def over_runs(asked: argparse.Namespace, device: str) -> Iterator[Point]:
     """LeNet+, by runs side by side, each on one thread; with `--mps` also by that service."""
     for by_mps in (False, True) if asked.mps else (False,):
         what = f"runs side by side, LeNet+{', MPS' if by_mps else ''}"
-        for method in asked.methods:
-            case = _case("lenet_plus", method, 64, _steps(asked, device, 64))
-            for runs in RUNS[device] if asked.runs is None else asked.runs:
+        for runs in RUNS[device] if asked.runs is None else asked.runs:
+            for method in asked.methods:
+                case = _case(asked, "lenet_plus", method, 64, _steps(asked, device, 64))
                 yield Point(what, runs, case, 1, runs, by_mps)
 
 
@@ -82,28 +85,63 @@ def _steps(asked: argparse.Namespace, device: str, batch: int) -> int:
     return asked.steps or max(FEWEST_STEPS[device], 256 // batch)
 
 
-def _case(network: str, method: str, batch: int, steps: int, width: int | None = None) -> Case:
-    return Case("ours", network, method, "fp32", batch, steps, width)
+def _case(
+    asked: argparse.Namespace,
+    network: str,
+    method: str,
+    batch: int,
+    steps: int,
+    width: int | None = None,
+) -> Case:
+    return Case("ours", network, method, asked.precision, batch, steps, width)
 
 
-def epoch(point: Point, device: str, rounds: int) -> float:
+def measured(
+    points: Iterable[Point], device: str, rounds: int
+) -> Iterator[tuple[Point, float | NotMeasuredError]]:
+    """Return the seconds per epoch of each point, or why it could not be measured.
+
+    Points that share the device alike are measured by the same processes, since to begin some takes
+    longer than what they are to time; after a failure others go on.
+    """
+    for _, alike in groupby(points, lambda one: (one.runs, one.threads, one.mps)):
+        left = deque(alike)
+        while left:
+            try:
+                with side_by_side(left[0], device) as workers:
+                    while left:
+                        yield left[0], epoch(left[0].case, workers, rounds)
+                        left.popleft()
+            except NotMeasuredError as error:
+                yield left.popleft(), error
+
+
+@contextmanager
+def side_by_side(point: Point, device: str) -> Iterator[list[Worker]]:
+    """Give the processes of a point's runs; end them.
+
+    Raises:
+        NotMeasuredError: CUDA's Multi-Process Service does not start.
+    """
+    with (
+        mps.service() if point.mps else nullcontext(),
+        started(point.runs, device, point.threads, together=True) as workers,
+    ):
+        yield workers
+
+
+def epoch(case: Case, workers: list[Worker], rounds: int) -> float:
     """Return the seconds of an epoch of 50,000 images: the best of `rounds` blocks.
 
-    With several runs side by side, the time in which all have one, over their number.
+    With several workers, the time in which all have one, over their number.
 
     Raises:
         NotMeasuredError: a run cannot be built, or fails.
     """
-    case, runs = point.case, point.runs
-    shared = mps.service() if point.mps else nullcontext()
-    with (
-        shared,
-        started(runs, device, point.threads, together=True) as workers,
-        ThreadPoolExecutor(runs) as pool,
-    ):
+    with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(lambda worker: worker.prepare(case), workers))
         blocks = [span(list(pool.map(Worker.window, workers))) for _ in range(rounds)]
-    return min(blocks) / (runs * case.batch * case.steps) * IMAGES
+    return min(blocks) / (len(workers) * case.batch * case.steps) * IMAGES
 
 
 def span(windows: list[Window]) -> float:
@@ -137,6 +175,7 @@ def arguments() -> argparse.Namespace:
         default = list(WIDTHS) if name == "widths" else None
         told = "sizes to measure; none after it: that panel is left out"
         parser.add_argument(f"--{name}", nargs="*", type=int, default=default, help=told)
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument("--steps", type=int, help="per block")
     parser.add_argument("--mps", action="store_true", help="runs also by CUDA's MPS")
     parser.add_argument("--device", help="auto, cpu or cuda")
@@ -154,21 +193,21 @@ def main() -> None:
         mps.check(device)
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
-    told = {"threads": asked.threads, "rows": rows, "left_out": left_out}
-    for points in (over_batches, over_widths, over_runs):
-        for point in points(asked, device.type):
-            name = f"{point.what:<32}{point.value:>6}  {point.case.method:<9}"
-            try:
-                seconds = epoch(point, device.type, asked.rounds)
-            except NotMeasuredError as error:
-                left_out.append(f"{' '.join(name.split())}: {error}")
-                print(f"left out: {left_out[-1]}", flush=True)
-            else:
-                row = {"what": point.what, "value": point.value, "method": point.case.method}
-                rows.append({**row, "seconds": seconds})
-                print(f"{name}{seconds:10.3f} s per epoch", flush=True)
-            # after each point: a run that is cut off keeps what it has measured
-            write(asked.out / "scaling.json", device, told)
+    told = {
+        "threads": asked.threads, "precision": asked.precision, "rows": rows, "left_out": left_out
+    }  # fmt: skip
+    panels = (panel(asked, device.type) for panel in (over_batches, over_widths, over_runs))
+    for point, seconds in measured(chain.from_iterable(panels), device.type, asked.rounds):
+        name = f"{point.what:<32}{point.value:>6}  {point.case.method:<9}"
+        if isinstance(seconds, NotMeasuredError):
+            left_out.append(f"{' '.join(name.split())}: {seconds}")
+            print(f"left out: {left_out[-1]}", flush=True)
+        else:
+            row = {"what": point.what, "value": point.value, "method": point.case.method}
+            rows.append({**row, "seconds": seconds})
+            print(f"{name}{seconds:10.3f} s per epoch", flush=True)
+        # after each point: a run that is cut off keeps what it has measured
+        write(asked.out / "scaling.json", device, told)
     if rows:
         draw(pd.DataFrame(rows), asked.out / "scaling.png")
 

@@ -30,7 +30,7 @@ def clip(x: Tensor) -> Tensor:
 
 
 def climb(x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-    """Return x + step_size · sign g."""
+    """Return x + step_size · sign g, `step_size` a number of Python's."""
     return torch.add(x, gradient.sign(), alpha=step_size)
 
 
@@ -41,7 +41,7 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
 
 def _ball(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """The least and the greatest image of the L∞ ball of radius ε around `x`, both in [0, 1]."""
-    return (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+    return clip(x - epsilon), clip(x + epsilon)
 
 
 def sign_ascent(

@@ -48,6 +48,14 @@ def foolbox_images(
     return clipped
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 2.0])
+def test_a_projection_is_a_clip_to_the_ball_and_then_to_the_range_of_images(epsilon):
+    generator = torch.Generator().manual_seed(0)
+    x, x_adv = (3 * torch.rand(2, 1000, generator=generator) - 1).unbind()  # some are no images
+    expected = torch.minimum(torch.maximum(x_adv, x - epsilon), x + epsilon).clamp(0, 1)
+    assert torch.equal(project(x_adv, x, epsilon), expected)
+
+
 @pytest.mark.parametrize("epsilon", [0.05, 0.3])
 def test_fgsm_gives_the_images_of_foolbox(epsilon, classifier):
     model, (x, y) = classifier

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import record_function
 
+from regbench import members
 from regbench.cards import DataCard, RunCard
 from regbench.prepare import open_data, prepare
 from regbench.train import run
@@ -318,6 +320,34 @@ def test_runs_side_by_side_are_timed_at_the_same_time(modules):
     assert scaling.span(windows) >= max(one.ended - one.began for one in windows)
 
 
+def test_points_that_share_the_device_alike_share_processes_until_one_fails(modules, monkeypatch):
+    worker, scaling, begun = modules("worker"), modules("scaling"), []
+
+    @contextmanager
+    def started(count, *_, **__):
+        begun.append(count)
+        yield [None] * count
+
+    def epoch(case, workers, rounds):
+        if case.method == "sat_r1":
+            raise worker.NotMeasuredError("why")
+        return 1.0
+
+    monkeypatch.setattr(scaling, "started", started)
+    monkeypatch.setattr(scaling, "epoch", epoch)
+    points = [
+        scaling.Point("what", value, small(worker, method), 1, runs)
+        for runs, value, method in (
+            (1, 1, "natural"), (1, 2, "natural"), (1, 3, "sat_r1"), (1, 4, "natural"),
+            (2, 5, "natural"), (2, 6, "sat_r1"),
+        )
+    ]  # fmt: skip
+    found = {point.value: told for point, told in scaling.measured(points, "cpu", 1)}
+    assert begun == [1, 1, 2]
+    assert [value for value, told in found.items() if told == 1.0] == [1, 2, 4, 5]
+    assert {str(found[value]) for value in (3, 6)} == {"why"}
+
+
 def test_the_span_is_from_the_first_beginning_to_the_last_end(modules):
     worker, scaling = modules("worker"), modules("scaling")
     assert scaling.span([worker.Window(1, 4), worker.Window(2, 7), worker.Window(3, 5)]) == 6
@@ -426,12 +456,34 @@ def test_a_part_is_in_every_other_step_and_its_gain_is_that_of_the_pairs(modules
     assert told["gain"] == 1.25
 
 
-def test_gains_takes_the_steps_that_it_times(modules):
+def test_kernels_are_asked_for_in_every_other_step(modules, monkeypatch):
     gains, worker = modules("gains"), modules("worker")
-    for part in gains.PARTS.values():
-        told = gains.compare(part, small(worker, "fgsm_at"), torch.device("cpu"), 1)
-        assert told["gain"] > 0
+    seen = []
+    monkeypatch.setattr(gains.kernels, "take", lambda *_: seen.append(gains.kernels.OWN))
+    told = gains.compare(gains.PARTS["kernels"], small(worker, "fgsm_at"), torch.device("cpu"), 1)
+    assert len(told["ms_per_step"]["with"]) == 1
+    half = len(seen) // 2
+    assert half > 0
+    assert seen == [False] * half + [True] * half
     assert not gains.kernels.OWN
+
+
+def test_a_part_that_is_in_no_step_is_refused(modules):
+    gains, worker = modules("gains"), modules("worker")
+    case = worker.Case("ours", "lenet_plus", "natural", "fp32", 2, 1)
+    with pytest.raises(gains.UserError, match="lenet_plus has no batch normalisation"):
+        gains.refuse_absent("normalisation", case, torch.device("cpu"))
+    gains.refuse_absent("normalisation", small(worker), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", members.names("regularizers"))
+def test_arithmetic_is_that_of_a_whole_step(modules, name):
+    """Counted for two and three images; these nine go back to the image on another way."""
+    worker, floor = modules("worker"), modules("floor")
+    if name not in worker.HYPERPARAMETERS:
+        pytest.skip("not of the paper")
+    case = dataclasses.replace(small(worker, name), batch=9)
+    assert floor.arithmetic(case) == floor._counted(case, 9) > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

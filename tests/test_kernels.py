@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from regbench import device as devices
-from regbench import kernels, members
+from regbench import kernels
 from regbench.ascent import cross_entropy, input_gradient
-from regbench.layers import HalvingMaxPool2d, ImageConv2d, ScalingBatchNorm2d, tune
+from regbench.layers import HalvingMaxPool2d, ImageConv2d, tune
 from regbench.layers.pooling import spread_plainly
 from regbench.models.lenet_plus import LeNetPlus
 
@@ -33,7 +33,7 @@ def taken(monkeypatch):
     devices.pick(DEVICE)  # turns TF32 off for what is compared with
     monkeypatch.setattr(kernels, "OWN", True)
     if DEVICE == "cpu":
-        monkeypatch.setattr(kernels, "take", lambda _: True)
+        monkeypatch.setattr(kernels, "take", lambda *_: True)
 
 
 def few_values(shape, dtype=torch.float32):
@@ -144,22 +144,31 @@ def test_a_penalty_on_an_input_gradient_reaches_the_weights():
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_many_kernels_are_left_to_pytorch(monkeypatch):
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 129, 3), nn.Conv2d(2, 3, (13, 5), padding=6)])
+def test_more_kernels_or_larger_ones_are_left_to_pytorch(layer, monkeypatch):
     monkeypatch.setattr(image_kernels, "convolved", None)
-    tuned = tune(nn.Conv2d(1, 200, 3)).to(DEVICE)
-    assert tuned(torch.rand(1, 1, 4, 4, device=DEVICE)).shape == (1, 200, 2, 2)
+    layer = layer.to(DEVICE)
+    x = torch.rand(1, layer.in_channels, 4, 4, device=DEVICE)
+    expected = layer(x)
+    torch.testing.assert_close(tune(layer)(x), expected)
+
+
+def seen(*shape, step=1):
+    """A tensor of one column of numbers, `step` apart, on a GPU, as far as it is looked at."""
+    count = torch.Size(shape).numel()
+    return SimpleNamespace(
+        device=torch.device("cuda"), shape=(count,), stride=lambda: (step,), numel=lambda: count
+    )
 
 
 def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(kernels, "OWN", True)
     monkeypatch.setattr(kernels, "_has_triton", lambda: True)
-
-    def seen(count):
-        return SimpleNamespace(device=torch.device("cuda"), numel=lambda: count)
-
-    assert kernels.take(seen(2**31 - 1))
-    assert not kernels.take(seen(2**31))
+    assert kernels.take(seen(2**30 - 1))
+    assert not kernels.take(seen(2**30))
+    assert not kernels.take(seen(2**20, step=2**11))
+    assert not kernels.take(seen(2**20), times=2**10)
     assert not kernels.take(seen(0))
     monkeypatch.setattr(kernels, "_has_triton", lambda: False)
     assert not kernels.take(seen(1))
@@ -167,71 +176,7 @@ def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
 
 def test_no_kernel_is_taken_before_a_gpu_has_measured_it(monkeypatch):
     monkeypatch.undo()
-    x = SimpleNamespace(device=torch.device("cuda"), numel=lambda: 1)
-    assert not kernels.take(x)
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    assert not kernels.take(seen(1))
     monkeypatch.setattr(kernels, "OWN", True)
-    assert kernels.take(x)
-
-
-# --- normalisation, which needs no kernel ---------------------------------------------------------
-
-
-def normalisation(dtype=torch.float64):
-    torch.manual_seed(3)
-    plain = nn.BatchNorm2d(4).to(DEVICE, dtype)
-    for one in (plain.weight, plain.bias, plain.running_mean, plain.running_var):
-        one.data.uniform_(0.5, 2)
-    tuned = nn.BatchNorm2d(4).to(DEVICE, dtype)
-    tuned.load_state_dict(plain.state_dict())
-    return plain, tune(tuned)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_normalisation_is_pytorchs_there_and_back(training):
-    results = []
-    for layer in normalisation():
-        layer.train(training)
-        x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(4)).double().to(DEVICE)
-        x.requires_grad_()
-        y = layer(x)
-        slopes = torch.autograd.grad(y.sin().sum(), (x, layer.weight, layer.bias))
-        results.append((y, *slopes, layer.running_mean, layer.num_batches_tracked))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_frozen_normalisations_way_back_is_one_product_in_the_gradients_type(layout):
-    _, tuned = normalisation(torch.float32)
-    tuned.eval()
-    x = torch.randn(3, 4, 5, 5, device=DEVICE).bfloat16().to(memory_format=layout).requires_grad_()
-    y = tuned(x)
-    assert y.dtype is torch.bfloat16
-    gradient = torch.randn_like(y)
-    (slope,) = torch.autograd.grad(y, x, gradient)
-    assert slope.dtype is torch.bfloat16
-    assert slope.stride() == x.stride()
-    scale = tuned.weight / (tuned.running_var + tuned.eps).sqrt()
-    expected = (gradient.float() * scale[:, None, None]).bfloat16()
-    torch.testing.assert_close(slope, expected)
-
-
-def test_a_frozen_normalisation_can_be_differentiated_twice():
-    _, tuned = normalisation()
-    tuned.eval()
-    x = torch.randn(2, 4, 2, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
-    assert torch.autograd.gradgradcheck(tuned, x)
-    (slope,) = torch.autograd.grad(tuned(x).square().sum(), x, create_graph=True)
-    assert torch.autograd.grad(slope.square().sum(), tuned.weight)[0].abs().min() > 0
-
-
-@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}])
-def test_other_normalisations_are_left_alone(settings):
-    assert type(tune(nn.BatchNorm2d(4, **settings))) is nn.BatchNorm2d
-
-
-def test_residual_networks_have_it():
-    model = members.build("regbench.models.small_cnn", {"shape": (1, 8, 8), "classes": 10})
-    kinds = {type(layer) for layer in tune(model).modules()}
-    assert ScalingBatchNorm2d in kinds
-    assert nn.BatchNorm2d not in kinds
+    assert kernels.take(seen(1))

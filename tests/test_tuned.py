@@ -22,8 +22,15 @@ from regbench import members
 from regbench.ascent import Loss, cross_entropy
 from regbench.cards import ModelCard
 from regbench.descent import TrainingLoss
-from regbench.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear
+from regbench.layers import (
+    HalvingMaxPool2d,
+    ImageConv2d,
+    LargeLinear,
+    ScalingBatchNorm2d,
+    tune,
+)
 from regbench.layers.image import FEW_IMAGES
+from regbench.models.lenet_plus import LeNetPlus
 from regbench.network import laid_out, plain
 from regbench.step import Step
 
@@ -230,11 +237,12 @@ def test_what_is_in_place_behind_a_tuned_layer_may_change_it(frozen):
     """As in networks that are written so, torchvision's VGG for one."""
     torch.manual_seed(0)
     written = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True),
+        nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten(),
         nn.Linear(2048, 1024), nn.ReLU(inplace=True), nn.Linear(1024, 10),
-    ).requires_grad_(not frozen)  # fmt: skip
+    ).requires_grad_(not frozen).eval()  # fmt: skip
     tuned = laid_out(deepcopy(written), torch.device("cpu"))
-    assert (type(tuned[0]), type(tuned[3])) == (ImageConv2d, LargeLinear)
+    assert [type(tuned[place]) for place in (0, 2, 5)] == TUNED
     x, gradients = torch.rand(COUNT, 3, 16, 16), []
     for model in (written, tuned):
         image = x.clone().requires_grad_()
@@ -243,6 +251,41 @@ def test_what_is_in_place_behind_a_tuned_layer_may_change_it(frozen):
         gradients.append(torch.autograd.grad(z.square().sum(), asked))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+TUNED = [ImageConv2d, ScalingBatchNorm2d, LargeLinear]
+
+
+def test_a_weights_gradient_can_be_differentiated_by_what_came_in():
+    """As an unrolled step of the training or the matching of gradients needs it."""
+    torch.manual_seed(0)
+    written = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Flatten(),
+        nn.Linear(2048, 512), nn.Tanh(), nn.Linear(512, 10),
+    ).eval()  # fmt: skip
+    for one in (written[1].weight, written[1].running_mean, written[1].running_var):
+        one.data.uniform_(0.5, 2)
+    tuned = laid_out(deepcopy(written), torch.device("cpu"))
+    assert [type(tuned[place]) for place in (0, 1, 4)] == TUNED
+    x, found = torch.rand(COUNT, 1, 16, 16), []
+    for model in (written, tuned):
+        image = x.clone().requires_grad_()
+        weights = list(model.parameters())
+        slopes = torch.autograd.grad(model(image).square().sum(), weights, create_graph=True)
+        steep = sum(slope.square().sum() for slope in slopes)
+        found.append(torch.autograd.grad(steep, [image, *weights]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other / one.norm(), one / one.norm(), rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_flattened_is_pooled_for_that():
+    assert [layer.flattened for layer in tune(LeNetPlus(MNIST, 10)) if is_pooling(layer)] == [
+        False, True,
+    ]  # fmt: skip
+
+
+def is_pooling(layer: nn.Module) -> bool:
+    return isinstance(layer, HalvingMaxPool2d)
 
 
 @pytest.mark.parametrize("name", worker.plain.LOSSES)

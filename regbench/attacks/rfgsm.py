@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from regbench.ascent import clip, cross_entropy, input_gradient, normal
+from regbench.ascent import climb, clip, cross_entropy, input_gradient, normal
 from regbench.attacks import Attack
 
 __all__ = ["RFGSM"]
@@ -38,4 +38,4 @@ class RFGSM(Attack):
         """Return the images after both steps."""
         start = clip(x + self.alpha * normal(x, generator).sign())
         gradient = input_gradient(model, start, y, cross_entropy)
-        return start + (self.epsilon - self.alpha) * gradient.sign()
+        return climb(start, gradient, self.epsilon - self.alpha)

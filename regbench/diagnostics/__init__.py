@@ -86,7 +86,7 @@ class Probe:
 
     def fgsm(self, radius: float) -> Tensor:
         """Return clip₀₁(x + radius · sign ∇ₓℓ(x)) (Goodfellow 2015, arXiv:1412.6572)."""
-        return ascent.clip(self.x + radius * self.slope.sign())
+        return ascent.clip(ascent.climb(self.x, self.slope, radius))
 
 
 Diagnostic = Callable[[Probe, torch.Generator], Iterator[Measured]]

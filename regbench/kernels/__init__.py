@@ -1,6 +1,7 @@
 """GPU kernels of our own, where PyTorch's take several times what their bytes need.
 
-In Triton, which comes with PyTorch for CUDA. Not taken yet: no GPU has measured them.
+In Triton, which comes with PyTorch for CUDA. Not taken yet: no GPU has measured them. They count
+with the code that made a number all the same (regbench.fingerprint).
 """
 
 from functools import cache
@@ -12,13 +13,25 @@ from torch import Tensor
 OWN = False
 """Whether they are taken; `benchmarks/gains.py kernels` shows what that gains."""
 
-ADDRESSED = 2**31
-"""Numbers of a tensor that a kernel can tell apart."""
+ADDRESSED = 2**30
+"""Numbers of a tensor that a kernel can tell apart: of 2³¹ half, padding and a last block aside."""
 
 
-def take(x: Tensor) -> bool:
-    """Tell whether the kernels take `x`."""
-    return OWN and x.device.type == "cuda" and 0 < x.numel() < ADDRESSED and _has_triton()
+def take(x: Tensor, times: int = 1) -> bool:
+    """Tell whether the kernels take `x`.
+
+    Args:
+        x: what is read, of any shape and layout.
+        times: how many times as many numbers the kernels write, at the most.
+    """
+    return OWN and x.device.type == "cuda" and 0 < times * _extent(x) < ADDRESSED and _has_triton()
+
+
+def _extent(x: Tensor) -> int:
+    """How many numbers lie from the first of `x` to its last; 0 if there is none."""
+    if not x.numel():
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
 
 
 @cache
@@ -34,6 +47,13 @@ def channels_last(x: Tensor) -> bool:
 def empty(
     shape: tuple[int, ...], like: Tensor, *, last: bool, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Return a tensor on the device of `like`, and of its type if none is named."""
+    """Return an empty tensor of `shape` on the device of `like`.
+
+    Args:
+        shape: (m, C, H, W).
+        like: whose type it has if none is named.
+        last: whether its channels lie last.
+        dtype: its type.
+    """
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)

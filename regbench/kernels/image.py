@@ -10,13 +10,13 @@ from torch import Tensor
 from regbench.kernels import channels_last, empty
 
 PIXELS = 64
-"""That one program takes at once."""
+"""How many pixels one program takes at once."""
 
 LONG = 256
-"""Pixels over which one program sums the gradient of the weights."""
+"""How many pixels one program sums the gradient of the weights over."""
 
 SMALLEST = 16
-"""Operand of a matrix product."""
+"""The least size of an operand that Triton multiplies as a matrix."""
 
 Padding = tuple[int, int]
 
@@ -37,6 +37,7 @@ class _Sizes(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor, size: torch.Size, padding: Padding) -> "_Sizes":
+        """Return those of `weight` on images of `size`, (H, W)."""
         kernels, channels, high, wide = weight.shape
         rows = size[0] + 2 * padding[0] - high + 1
         columns = size[1] + 2 * padding[1] - wide + 1

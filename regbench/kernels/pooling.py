@@ -8,6 +8,7 @@ from torch import Tensor
 from regbench.kernels import channels_last, empty
 
 BLOCK = 512
+"""How many maxima one program takes."""
 
 
 def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor | None]:
@@ -16,7 +17,7 @@ def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor |
     Args:
         x: (m, C, H, W), H and W even.
         flattened: whether the maxima are to lie channel by channel, whatever the layout of `x`.
-        noted: whether to say where: 0 to 3, row by row; of equals the first, before all NaN.
+        noted: whether to say where: 0 to 3, row by row, the first of equals; NaN beats numbers.
     """
     shape = (*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
     last = channels_last(x)
@@ -34,7 +35,7 @@ def spread(gradient: Tensor, where: Tensor) -> Tensor:
 
     Args:
         gradient: of the maxima, (m, C, H/2, W/2), in any layout.
-        where: of `halved`; the result has its layout.
+        where: of `halved`; the result has its layout, where it can be told.
     """
     count, channels, height, width = where.shape
     last = channels_last(where)

@@ -22,6 +22,8 @@ def tune(model: nn.Module) -> nn.Module:
         for faster in FASTER:
             if faster.fits(module):
                 module.__class__ = faster
+    # after all classes are exchanged: a Sequential comes before what it holds
+    for module in model.modules():
         if isinstance(module, nn.Sequential):
             _flattening(module)
     return model

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.grad import conv2d_input
 
 from regbench import kernels
+from regbench.layers.held import Held
 
 FEW_CHANNELS = 4
 FEW_IMAGES = 8
-MANY_KERNELS = 128
-"""More of them don't fit a GPU's registers."""
+MOST_KERNELS, MOST_TAPS = 128, 128
+"""What one program of a GPU's kernel keeps in registers."""
 
 
 class ImageConv2d(nn.Conv2d):
@@ -41,46 +42,50 @@ class ImageConv2d(nn.Conv2d):
         """Return the convolution of `x`, (m, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
-            y = self._convolved(x.detach())
+            y = _ToWeight.apply(x.detach(), self.weight, self.bias, self.padding, Held(x))
             # a node of its own: an attack asks for the image's gradient without the weights'
             z: Tensor = _ToImage.apply(y, x, self.weight, self.padding) if x.requires_grad else y
         return z
 
-    def _convolved(self, x: Tensor) -> Tensor:
-        if not _kernels_take(x, self.weight):
-            return super().forward(x)
-        y: Tensor = _ToWeight.apply(x, self.weight, self.bias, self.padding)
-        return y
-
-
-def _kernels_take(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether a GPU convolves images by our kernels, which compute in float32."""
-    few = len(weight) <= MANY_KERNELS and x.numel() * len(weight) < kernels.ADDRESSED
-    return few and x.dtype is torch.float32 and kernels.take(x)
-
 
 class _ToWeight(torch.autograd.Function):
-    """A GPU's conv(x, w) + b with the way back to w and b."""
+    """conv(x, w) + b with the way back to w and b."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: tuple[int, int],
+        held: Held,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding = padding
+        ctx.padding, ctx.held = padding, held
+        if not _kernels_take(x, weight):
+            return F.conv2d(x, weight, bias, padding=padding)
         y: Tensor = _own().convolved(x, weight, bias, padding)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        if torch.is_grad_enabled():  # to be differentiated once more
-            weights: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-                x, weight.shape, gradient, padding=ctx.padding
-            )
-            return None, weights, bias, None
-        return None, _own().to_weight(gradient, x, weight, ctx.padding), bias, None
+        biased = ctx.needs_input_grad[2]
+        if not torch.is_grad_enabled() and _kernels_take(x, weight):
+            by_bias = gradient.sum((0, 2, 3)) if biased else None
+            return None, _own().to_weight(gradient, x, weight, ctx.padding), by_bias, None, None
+        x = ctx.held.x if torch.is_grad_enabled() else x
+        _, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            gradient, x, weight, [len(weight)], [1, 1], ctx.padding, [1, 1], False, [0, 0], 1,
+            [False, True, biased],
+        )  # fmt: skip
+        return None, by_weight, by_bias, None, None
+
+
+def _kernels_take(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether a GPU convolves images by our kernels, which compute in float32."""
+    small = len(weight) <= MOST_KERNELS and weight[0].numel() <= MOST_TAPS
+    return small and x.dtype is torch.float32 and kernels.take(x, len(weight))
 
 
 class _ToImage(torch.autograd.Function):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regbench.layers.held import Held
+
 LARGE = 2**20
 
 
@@ -81,7 +83,7 @@ def _linear(
 ) -> Tensor:
     y: Tensor
     if packed is None:
-        y = _ToWeights.apply(x.detach(), weight, bias)
+        y = _ToWeights.apply(x.detach(), weight, bias, Held(x))
     else:
         y = _by_onednn(x.detach(), packed.there, bias)
     z: Tensor = _ToInput.apply(y, x, weight, packed and packed.back) if x.requires_grad else y
@@ -119,15 +121,16 @@ class _ToWeights(torch.autograd.Function):
     """x Wᵀ + b with the way back to W and b."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, held: Held) -> Tensor:
         ctx.save_for_backward(x)
+        ctx.held = held
         return _by_onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
+        x = ctx.held.x if torch.is_grad_enabled() else ctx.saved_tensors[0]
         bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
-        return None, _product(gradient.t(), x.t()), bias
+        return None, _product(gradient.t(), x.t()), bias, None
 
 
 class _ToInput(torch.autograd.Function):

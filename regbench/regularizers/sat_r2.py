@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import NonNegativeFloat
 
-from regbench.ascent import clip, cross_entropy
+from regbench.ascent import climb, clip, cross_entropy
 from regbench.step import Objective, Step
 
 __all__ = ["SATR2"]
@@ -34,7 +34,7 @@ class SATR2:
         noisy = step.x + self.alpha * step.normal().sign()
         starts = torch.cat((step.x, noisy))
         gradient = step.gradient(starts, torch.cat((step.y, step.y)))
-        x_fgsm, x_rfgsm = clip(starts + step.epsilon * gradient.sign()).chunk(2)
+        x_fgsm, x_rfgsm = clip(climb(starts, gradient, step.epsilon)).chunk(2)
         if self.projected:
             x_rfgsm = step.project(x_rfgsm)
         fgsm, rfgsm = step.logits(torch.cat((x_fgsm, x_rfgsm))).chunk(2)
