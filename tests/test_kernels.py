@@ -1,9 +1,12 @@
 """Kernels of our own give what PyTorch's operations do: on a GPU, or else by Triton's interpreter.
 
-The interpreter runs a kernel's Python as it stands, on a CPU; what the compiler makes of it only a
-GPU shows.
+The interpreter runs a kernel's Python as it stands, on a CPU; whether it compiles for a GPU can be
+seen without one too, what the compiler makes of it only there.
 """
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -180,3 +183,44 @@ def test_no_kernel_is_taken_before_a_gpu_has_measured_it(monkeypatch):
     assert not kernels.take(seen(1))
     monkeypatch.setattr(kernels, "OWN", True)
     assert kernels.take(seen(1))
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from regbench.kernels import OPTIONS, image, pooling
+
+SIZES = dict(C=1, H=8, W=8, K=32, ROWS=8, COLUMNS=8, KH=3, KW=3, TOP=1, LEFT=1, LANES=32, BLOCK=64)
+KERNELS = {
+    pooling._halve: dict(C=4, H=2, W=2, NOTED=True, BLOCK=512),
+    pooling._spread: dict(C=4, H=2, W=2, BLOCK=512),
+    image._convolve: dict(SIZES, BIASED=True),
+    image._to_image: SIZES,
+    image._to_weight: dict(SIZES, TAPS=16, LONG=256),
+}
+FLOATS = {"x", "y", "gradient", "weight", "bias", "parts"}
+for kernel, sizes in KERNELS.items():
+    for last in (False, True):
+        constants = dict(sizes, LAST=last)
+        types = {name: "*fp32" if name in FLOATS else "i32" for name in kernel.arg_names}
+        types |= {"where": "*i8"} if "where" in types else {}
+        types |= dict.fromkeys(constants, "constexpr")
+        places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+        source = ASTSource(kernel, types, places)
+        made = compile(source, target=GPUTarget("cuda", 90, 32), options=dict(OPTIONS))
+        print(kernel.__name__, len(made.asm["cubin"]) > 0)
+"""
+
+
+def test_every_kernel_compiles_for_a_gpu(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMPILE],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        word for name in ("_halve", "_spread", "_convolve", "_to_image", "_to_weight")
+        for word in (name, "True") * 2
+    ]  # fmt: skip

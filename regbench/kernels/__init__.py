@@ -13,6 +13,9 @@ from torch import Tensor
 OWN = False
 """Whether they are taken; `benchmarks/gains.py kernels` shows what that gains."""
 
+OPTIONS = {"enable_fp_fusion": True}
+"""Of the compiler: a product and a sum in one operation, as versions up to 3.9 do by themselves."""
+
 ADDRESSED = 2**30
 """Numbers of a tensor that a kernel can tell apart: of 2³¹ half, padding and a last block aside."""
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from regbench.kernels import channels_last, empty
+from regbench.kernels import OPTIONS, channels_last, empty
 
 PIXELS = 64
 """How many pixels one program takes at once."""
@@ -61,7 +61,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) 
     _convolve[(triton.cdiv(count, PIXELS),)](
         x, weight, bias, y, *x.stride(), *weight.stride(), *y.stride(), count,
         **sizes._asdict(), BIASED=bias is not None, LAST=channels_last(y), LANES=_lanes(sizes.K),
-        BLOCK=PIXELS,
+        BLOCK=PIXELS, **OPTIONS,
     )  # fmt: skip
     return y
 
@@ -80,7 +80,8 @@ def to_image(gradient: Tensor, weight: Tensor, size: torch.Size, padding: Paddin
     count = len(gradient) * size.numel()
     _to_image[(triton.cdiv(count, PIXELS), sizes.C)](
         gradient, weight, x, *gradient.stride(), *weight.stride(), count,
-        **sizes._asdict(), LAST=channels_last(gradient), LANES=_lanes(sizes.K), BLOCK=PIXELS,
+        **sizes._asdict(), LAST=channels_last(gradient), LANES=_lanes(sizes.K),
+        BLOCK=PIXELS, **OPTIONS,
     )  # fmt: skip
     return x
 
@@ -94,7 +95,7 @@ def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> 
     _to_weight[(programs,)](
         gradient, x, parts, *gradient.stride(), *x.stride(), count, **sizes._asdict(),
         LAST=channels_last(gradient), LANES=_lanes(sizes.K), TAPS=_lanes(weight[0].numel()),
-        BLOCK=PIXELS, LONG=LONG,
+        BLOCK=PIXELS, LONG=LONG, **OPTIONS,
     )  # fmt: skip
     return parts.sum(0)
 

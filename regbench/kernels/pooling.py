@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from regbench.kernels import channels_last, empty
+from regbench.kernels import OPTIONS, channels_last, empty
 
 BLOCK = 512
 """How many maxima one program takes."""
@@ -25,7 +25,7 @@ def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor |
     where = empty(shape, x, last=last, dtype=torch.int8) if noted else None
     _halve[_blocks(y)](
         x, y, where, *x.stride(), *y.stride(), y.numel(), *shape[1:],
-        LAST=last, NOTED=noted, BLOCK=BLOCK,
+        LAST=last, NOTED=noted, BLOCK=BLOCK, **OPTIONS,
     )  # fmt: skip
     return y, where
 
@@ -42,7 +42,7 @@ def spread(gradient: Tensor, where: Tensor) -> Tensor:
     x = empty((count, channels, 2 * height, 2 * width), gradient, last=last)
     _spread[_blocks(where)](
         gradient, where, x, *gradient.stride(), *x.stride(), where.numel(), *where.shape[1:],
-        LAST=last, BLOCK=BLOCK,
+        LAST=last, BLOCK=BLOCK, **OPTIONS,
     )  # fmt: skip
     return x
 
