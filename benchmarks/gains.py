@@ -10,20 +10,17 @@ import argparse
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
-import plain
 import torch
 from record import RESULTS, write
-from worker import HYPERPARAMETERS, Case, Ours, at_once, built
+from worker import Case, Ours, add_case, at_once, built, case_of
 
 from regbench import device as devices
 from regbench import kernels
 from regbench.errors import UserError, program
 from regbench.layers import ScalingBatchNorm2d
-from regbench.precision import PRECISIONS
 
 Part = Callable[[bool], AbstractContextManager[object]]
 """Whether a part is in the step -> a context in which steps built and taken are so."""
@@ -60,10 +57,11 @@ def refuse_absent(part: str, case: Case, device: torch.device) -> None:
     """
     if part == "kernels" and device.type != "cuda":
         raise UserError("gains.py kernels needs a GPU, and torch finds none here")
-    if part == "kernels" and find_spec("triton") is None:
+    if part == "kernels" and not kernels.has_triton():
         raise UserError("gains.py kernels needs Triton, which comes with PyTorch for CUDA")
-    layers = built(case, device).model.modules()
-    if part == "normalisation" and not any(isinstance(one, ScalingBatchNorm2d) for one in layers):
+    if part == "normalisation" and not any(
+        isinstance(one, ScalingBatchNorm2d) for one in built(case, device).model.modules()
+    ):
         raise UserError(f"{case.network} has no batch normalisation; try --network resnet18")
 
 
@@ -71,11 +69,7 @@ def arguments() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
-    parser.add_argument("--method", default="pgd_at", choices=HYPERPARAMETERS)
-    parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
-    parser.add_argument("--batch", type=int, default=64, help="images per step")
-    parser.add_argument("--steps", type=int, default=100, help="per block")
+    add_case(parser, method="pgd_at", steps=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -86,7 +80,7 @@ def main() -> None:
     """Measure one part in one case; print it and write JSON."""
     asked = arguments()
     device = devices.pick(asked.device)
-    case = Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
+    case = case_of(asked)
     refuse_absent(asked.part, case, device)
     told = compare(PARTS[asked.part], case, device, asked.rounds)
     print(

@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import plain
 import torch
 from record import RESULTS, write
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from worker import HYPERPARAMETERS, Case, Epoch, Ours
+from worker import Case, Epoch, Ours, add_case, case_of
 
 from regbench import device as devices
 from regbench.errors import UserError, program
-from regbench.precision import PRECISIONS
 
 LONGEST = 12
 """Kernels that are told by name."""
@@ -76,11 +74,7 @@ def kernels(ours: Ours) -> defaultdict[str, Ran]:
 def arguments() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
-    parser.add_argument("--method", default="sat_r3", choices=HYPERPARAMETERS)
-    parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
-    parser.add_argument("--batch", type=int, default=64, help="images per step")
-    parser.add_argument("--steps", type=int, default=50, help="per block")
+    add_case(parser, method="sat_r3", steps=50)
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -91,7 +85,7 @@ def main() -> None:
     device = devices.pick("auto")
     if device.type != "cuda":
         raise UserError("kernels.py needs a GPU, and torch finds none here")
-    case = Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
+    case = case_of(asked)
     found = measured(case, device)
     tell(case, found)
     name = f"kernels-{case.network}-{case.method}-{case.precision}-{case.batch}.json"

@@ -4,6 +4,7 @@ fp32 is fp32 in both: the plain structure too runs with TF32 turned off, which P
 convolutions on CUDA.
 """
 
+import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from regbench.grid import PAPER_TRAINING
 from regbench.members import build
 from regbench.memory import peak
 from regbench.network import network
+from regbench.precision import PRECISIONS
 from regbench.prepare import Data, Split
 from regbench.training import Epoch, Trained, fit
 
@@ -233,6 +235,20 @@ def card(case: Case) -> RunCard:
         training=TrainingCard(epochs=2, batch_size=case.batch, learning_rate=0.01, **training),
         seed=0,
     )
+
+
+def add_case(parser: argparse.ArgumentParser, method: str, steps: int) -> None:
+    """Let the command line name one case of ours; `method` and `steps` if it does not."""
+    parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
+    parser.add_argument("--method", default=method, choices=HYPERPARAMETERS)
+    parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
+    parser.add_argument("--batch", type=int, default=64, help="images per step")
+    parser.add_argument("--steps", type=int, default=steps, help="per block")
+
+
+def case_of(asked: argparse.Namespace) -> Case:
+    """Return the case that a command line names."""
+    return Case("ours", asked.network, asked.method, asked.precision, asked.batch, asked.steps)
 
 
 def _plain_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regbench import members
 from regbench.descent import TrainingLoss
@@ -20,6 +22,24 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: that is when it looks
 
 ROOT = Path(__file__).parents[1]
+
+
+class Heard(TorchDispatchMode):
+    """Counts the operations that run, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """Hears, as a context, which operations run."""
+    return Heard()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

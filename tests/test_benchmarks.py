@@ -130,13 +130,16 @@ def test_options_of_steps_that_measure_nothing_are_one_line(options, told, tmp_p
     assert told in done.stderr.splitlines()[-1]
 
 
-def test_kernels_without_a_gpu_is_one_line():
-    command = [sys.executable, ROOT / "benchmarks/kernels.py"]
+@pytest.mark.parametrize("program", [["kernels.py"], ["gains.py", "kernels"]])
+def test_kernels_without_a_gpu_are_one_line(program):
+    name, *arguments = program
+    command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=hidden)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "kernels.py needs a GPU" in line
+    assert f"{' '.join(program)} needs a GPU" in line
+    assert "Traceback" not in line
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that there is no CUDA to be profiled
@@ -480,18 +483,5 @@ def test_a_part_that_is_in_no_step_is_refused(modules):
 def test_arithmetic_is_that_of_a_whole_step(modules, name):
     """Counted for two and three images; these nine go back to the image on another way."""
     worker, floor = modules("worker"), modules("floor")
-    if name not in worker.HYPERPARAMETERS:
-        pytest.skip("not of the paper")
     case = dataclasses.replace(small(worker, name), batch=9)
     assert floor.arithmetic(case) == floor._counted(case, 9) > 0
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_kernels_without_a_gpu_are_one_line(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks/gains.py", "kernels", "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith(
-        "gains.py kernels needs a GPU, and torch finds none here"
-    )
-    assert "Traceback" not in done.stderr

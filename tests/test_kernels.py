@@ -167,19 +167,19 @@ def seen(*shape, step=1):
 def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(kernels, "OWN", True)
-    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "has_triton", lambda: True)
     assert kernels.take(seen(2**30 - 1))
     assert not kernels.take(seen(2**30))
     assert not kernels.take(seen(2**20, step=2**11))
     assert not kernels.take(seen(2**20), times=2**10)
     assert not kernels.take(seen(0))
-    monkeypatch.setattr(kernels, "_has_triton", lambda: False)
+    monkeypatch.setattr(kernels, "has_triton", lambda: False)
     assert not kernels.take(seen(1))
 
 
 def test_no_kernel_is_taken_before_a_gpu_has_measured_it(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "has_triton", lambda: True)
     assert not kernels.take(seen(1))
     monkeypatch.setattr(kernels, "OWN", True)
     assert kernels.take(seen(1))

@@ -1,26 +1,11 @@
 """A frozen batch normalisation: PyTorch's numbers there and back, by fewer operations back."""
 
-from collections import Counter
-
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from regbench import members
 from regbench.layers import ScalingBatchNorm2d, tune
-
-
-class Heard(TorchDispatchMode):
-    """Counts the operations that run, by name."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count[function.overloadpacket.__name__] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def pair(dtype=torch.float64):
@@ -53,14 +38,14 @@ def test_it_is_pytorchs_there_and_back(training):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_way_back_to_the_image_is_one_product(dtype, layout):
+def test_the_way_back_to_the_image_is_one_product(dtype, layout, heard):
     """In the type and layout of what came in, the product itself in that of the weights."""
     _, tuned = pair(torch.float32)
     tuned.eval()
     x = noise(3, 4, 5, 5).to(dtype).to(memory_format=layout).requires_grad_()
     y = tuned(x)
     gradient = noise(3, 4, 5, 5).to(dtype).to(memory_format=layout)
-    with Heard() as heard:
+    with heard:
         (slope,) = torch.autograd.grad(y, x, gradient)
     assert not {name for name in heard.count if "batch_norm" in name}
     assert heard.count["mul"] == 2  # one of them of four numbers, the scale

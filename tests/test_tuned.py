@@ -16,7 +16,6 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from regbench import members
 from regbench.ascent import Loss, cross_entropy
@@ -61,18 +60,6 @@ class Following(Recording):
     def gradient(self, x: Tensor, target: Tensor, loss: Loss = cross_entropy) -> Tensor:
         super().gradient(x, target, loss)
         return self.followed[len(self.gradients) - 1]
-
-
-class Heard(TorchDispatchMode):
-    """Counts the operations that run, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count[function.overloadpacket.__name__] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def pair(name: str, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
@@ -160,7 +147,7 @@ def test_in_float64_a_tuned_lenet_trains_as_the_plain_one(name, of):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
 @pytest.mark.parametrize("name", METHODS)
-def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
+def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of, heard):
     x, y = images((COUNT, *MNIST), torch.float32)
     loss, networks = of(name), pair("lenet_plus", MNIST, torch.float32)
     network, tuned = (smooth(enlarged(one, 3)) for one in networks)
@@ -168,7 +155,7 @@ def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
     # a gradient near 0 rounds to either sign, and its pixel would differ by up to 2ε: craft once
     follower = Following(tuned, x, y, EPSILON, stream(), followed=leader.gradients)
     expected = outcome(loss, leader)
-    with Heard() as heard:
+    with heard:
         got = outcome(loss, follower)
     del expected["penalty"]  # SAT-R2's is a small difference of large logits; the total has it
     apart = {part: (got[part] - value).norm() / value.norm() for part, value in expected.items()}
@@ -183,10 +170,10 @@ def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
 @pytest.mark.parametrize(("rows", "by_onednn"), [(1, 0), (2, 1)])
-def test_a_single_row_goes_back_by_the_weights_as_they_lie(rows, by_onednn):
+def test_a_single_row_goes_back_by_the_weights_as_they_lie(rows, by_onednn, heard):
     layer, x = LargeLinear(2048, 512), torch.rand(rows, 2048, requires_grad=True)
     y = layer(x)
-    with Heard() as heard:
+    with heard:
         (gradient,) = torch.autograd.grad(y.sum(), x)
     assert heard.count["_linear_pointwise"] == by_onednn
     torch.testing.assert_close(gradient, layer.weight.detach().sum(0).expand(rows, -1))

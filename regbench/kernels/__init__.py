@@ -27,7 +27,7 @@ def take(x: Tensor, times: int = 1) -> bool:
         x: what is read, of any shape and layout.
         times: how many times as many numbers the kernels write, at the most.
     """
-    return OWN and x.device.type == "cuda" and 0 < times * _extent(x) < ADDRESSED and _has_triton()
+    return OWN and x.device.type == "cuda" and 0 < times * _extent(x) < ADDRESSED and has_triton()
 
 
 def _extent(x: Tensor) -> int:
@@ -38,7 +38,8 @@ def _extent(x: Tensor) -> int:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Tell whether Triton is installed."""
     return find_spec("triton") is not None
 
 
