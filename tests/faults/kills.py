@@ -45,8 +45,8 @@ CONFIG = {
     },
 }
 TABLES = ("verdicts", "evaluations", "runs", "curves", "diagnostics", "gallery")
-CLOCKS = ("seconds", "train_seconds", "peak_memory")
-"""Columns that no two runs share."""
+CLOCKS = ("seconds", "train_seconds", "peak_memory", "date")
+"""Columns that no two runs share, the day not if midnight passes between them."""
 
 
 STAGES = ("regbench.train", "regbench.train", "regbench.attack", "regbench.attack",
@@ -187,9 +187,14 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         tables = [pd.read_parquet(folder / path) for folder in (ours, theirs)]
         kept = [table.drop(columns=table.columns.intersection(CLOCKS)) for table in tables]
         if not kept[0].equals(kept[1]):
-            apart.append(path)
+            apart.append(f"{path} ({', '.join(_unequal(*kept)) or 'its shape'})")
     left = [str(path.relative_to(ours)) for path in ours.glob("results/**/state")]
     return apart + [f"{path} is left over" for path in left]
+
+
+def _unequal(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[str]:
+    shared = ours.columns.intersection(theirs.columns)
+    return [name for name in shared if not ours[name].equals(theirs[name])]
 
 
 def main() -> None:
