@@ -1,0 +1,93 @@
+"""Layers and operations of which a pixel depends on few pixels, or on one."""
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+
+from regbench.incremental.windows import Reach, Window
+
+POINTWISE_LAYERS = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Softplus,
+    nn.Sigmoid, nn.Tanh,
+)  # fmt: skip
+POINTWISE = {
+    operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul,
+    torch.div, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, F.relu, F.leaky_relu, F.elu,
+    F.silu, F.gelu, F.softplus,
+    "add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "clamp",
+}  # fmt: skip
+"""Functions, and methods of tensors by their names."""
+
+IN_PLACE = {
+    operator.iadd: operator.add, operator.isub: operator.sub,
+    operator.imul: operator.mul, operator.itruediv: operator.truediv,
+}  # fmt: skip
+"""The same operation on a tensor of its own."""
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Tell whether each pixel that `layer` returns depends on the same pixel alone."""
+    if isinstance(layer, nn.BatchNorm2d):
+        return not layer.training and layer.running_mean is not None
+    if isinstance(layer, nn.Dropout | nn.Dropout2d):
+        return not layer.training
+    return isinstance(layer, POINTWISE_LAYERS)
+
+
+@dataclass(frozen=True)
+class Local:
+    """A convolution or a pooling, to be taken of a window.
+
+    Attributes:
+        whole: it, as it is.
+        bare: the same without padding, for a window with as much around it as it looks at.
+        rows, columns: how far it looks.
+        fill: what its padding holds.
+    """
+
+    whole: nn.Module
+    bare: nn.Module
+    rows: Reach
+    columns: Reach
+    fill: float
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> "Local | None":
+        """Return `layer` as one, None if it is none, or of a kind that is not known here."""
+        if not _known(layer):
+            return None
+        shape: Any = layer
+        sizes = [shape.kernel_size, shape.stride, shape.padding, getattr(shape, "dilation", 1)]
+        rows, columns = zip(*map(_pair, sizes), strict=True)
+        bare = copy.copy(shape)
+        bare.padding = _pair(0)
+        fill = float("-inf") if isinstance(layer, nn.MaxPool2d) else 0.0
+        return cls(layer, bare, Reach(*rows), Reach(*columns), fill)
+
+    def reached_by(self, window: Window, size: torch.Size) -> Window:
+        """Return what of the output, (…, H, W) of `size`, depends on `window` of the input."""
+        axes = zip((self.rows, self.columns), window, size[-2:], strict=True)
+        return Window(*(reach.reached_by(span, length) for reach, span, length in axes))
+
+    def read_by(self, window: Window) -> Window:
+        """Return what of the input `window` of the output is made of, its padding included."""
+        axes = zip((self.rows, self.columns), window, strict=True)
+        return Window(*(reach.read_by(span) for reach, span in axes))
+
+
+def _known(layer: nn.Module) -> bool:
+    match layer:
+        case nn.Conv2d():
+            return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        case nn.MaxPool2d():
+            return not (layer.ceil_mode or layer.return_indices)
+        case nn.AvgPool2d():
+            return not layer.ceil_mode and layer.count_include_pad
+        case _:
+            return False

@@ -1,0 +1,100 @@
+"""What of a network's graph can be computed by windows."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from regbench.incremental.local import POINTWISE, Local, is_pointwise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network's graph, parted.
+
+    Attributes:
+        sizes: of each map: an output, (m, C, H, W), of which a window depends on a window of the
+            images.
+        local: layers of a map by which a window grows; all other maps depend on pixels alone.
+        kept: maps that are read beyond the window in which they are new.
+    """
+
+    sizes: Mapping[fx.Node, torch.Size]
+    local: Mapping[fx.Node, Local]
+    kept: frozenset[fx.Node]
+
+    @classmethod
+    def of(cls, module: fx.GraphModule, values: Mapping[fx.Node, Any]) -> "Plan":
+        """Return the plan of `module`.
+
+        Args:
+            module: a network's graph, of one input.
+            values: of all its nodes, for any images.
+        """
+        sizes: dict[fx.Node, torch.Size] = {}
+        local: dict[fx.Node, Local] = {}
+        for node in module.graph.nodes:
+            value = values.get(node)
+            if not isinstance(value, Tensor) or value.ndim != 4:
+                continue
+            layer = _local(module, node)
+            if layer is not None and node.all_input_nodes[0] in sizes:
+                local[node] = layer
+            elif node.op != "placeholder" and not _by_pixels(module, node, sizes, values):
+                continue
+            sizes[node] = value.shape
+        kept = {node for node in sizes if any(_beyond(user, sizes, local) for user in node.users)}
+        image = next(iter(sizes))  # what changes are found by
+        return cls(sizes, local, frozenset(kept | {image}))
+
+    @property
+    def image(self) -> fx.Node:
+        """The images themselves, the first of the maps."""
+        return next(iter(self.sizes))
+
+    def bytes_of(self, x: Tensor) -> int:
+        """Return the memory of what is kept of images `x`, (m, C, H, W)."""
+        numbers = sum(math.prod(self.sizes[node][1:]) for node in self.kept)
+        return len(x) * numbers * x.element_size()
+
+
+def _local(module: fx.GraphModule, node: fx.Node) -> Local | None:
+    if node.op != "call_module" or len(node.all_input_nodes) != 1:
+        return None
+    return Local.of(module.get_submodule(str(node.target)))
+
+
+def _by_pixels(
+    module: fx.GraphModule,
+    node: fx.Node,
+    sizes: Mapping[fx.Node, torch.Size],
+    values: Mapping[fx.Node, Any],
+) -> bool:
+    """Tell whether a pixel of `node` depends on the same pixel of maps and on nothing else."""
+    if node.op == "call_module":
+        if not is_pointwise(module.get_submodule(str(node.target))):
+            return False
+    elif node.op not in ("call_function", "call_method") or node.target not in POINTWISE:
+        return False
+    maps = [one for one in node.all_input_nodes if one in sizes]
+    others = [one for one in node.all_input_nodes if one not in sizes]
+    return (
+        bool(maps)
+        and all(sizes[one][-2:] == values[node].shape[-2:] for one in maps)
+        and all(one.op == "get_attr" and _the_same_everywhere(values[one]) for one in others)
+    )
+
+
+def _the_same_everywhere(value: object) -> bool:
+    return not isinstance(value, Tensor) or all(length == 1 for length in value.shape[-2:])
+
+
+def _beyond(
+    user: fx.Node, sizes: Mapping[fx.Node, torch.Size], local: Mapping[fx.Node, Local]
+) -> bool:
+    """Tell whether `user` may read a map beyond the window in which the map is new."""
+    several = sum(one in sizes for one in user.all_input_nodes) > 1
+    return user not in sizes or user in local or several

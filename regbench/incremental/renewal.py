@@ -1,0 +1,129 @@
+"""Running a network's graph, on whole images or on what is new of them."""
+
+from collections.abc import Collection
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from regbench.incremental.maps import Maps, Piece
+from regbench.incremental.windows import Window
+
+
+class Whole(fx.Interpreter):
+    """Runs a graph on images.
+
+    Args:
+        graph: the network's.
+        wanted: nodes of which values are remembered; none: all.
+
+    Attributes:
+        logits: what came out last.
+    """
+
+    logits: Tensor
+
+    def __init__(self, graph: fx.GraphModule, wanted: Collection[fx.Node] | None = None) -> None:
+        super().__init__(graph)
+        self._wanted = graph.graph.nodes if wanted is None else wanted
+        self._values: dict[fx.Node, Any] = {}
+
+    def values_of(self, x: Tensor) -> dict[fx.Node, Any]:
+        """Return the values of nodes on images `x`, (m, C, H, W)."""
+        self.logits = self.run(x)
+        return self._values
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node, and remember what it gives."""
+        value = super().run_node(n)
+        if n in self._wanted:
+            self._values[n] = value
+        return value
+
+
+def renewed(
+    graph: fx.GraphModule, maps: Maps, x: Tensor, window: Window
+) -> tuple[Tensor, dict[fx.Node, Piece]]:
+    """Return the logits of `x`, and what is new of the maps that are kept.
+
+    Args:
+        graph: the network's.
+        maps: of images that `x` differs from in `window` alone.
+        x: (m, C, H, W).
+        window: what is new of it.
+    """
+    renewal = _Renewal(graph, maps)
+    logits = renewal.run(Piece(window, window.of(x).clone()))
+    return logits, renewal.tried
+
+
+class _Renewal(fx.Interpreter):
+    """Runs a graph in which the value of a map is a `Piece`."""
+
+    def __init__(self, graph: fx.GraphModule, maps: Maps) -> None:
+        super().__init__(graph, garbage_collect_values=False)
+        self._plan, self._kept = maps.plan, maps.kept
+        self.tried: dict[fx.Node, Piece] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "placeholder":
+            value = super().run_node(n)
+        elif n in self._plan.local:
+            value = self._locally(n)
+        elif n in self._plan.sizes:
+            windows = (self.env[one].window for one in n.all_input_nodes if one in self._plan.sizes)
+            window = reduce(Window.hull, windows)
+            value = Piece(window, self._called(n, window))
+        else:
+            value = self._called(n, None)
+        if n in self._plan.kept:
+            self.tried[n] = value
+        return value
+
+    def _locally(self, n: fx.Node) -> Piece:
+        layer, (source,) = self._plan.local[n], n.all_input_nodes
+        size = self._plan.sizes[n]
+        window = layer.reached_by(self.env[source].window, size)
+        if window == Window.whole(size):
+            return Piece(window, layer.whole(self._cut(source, None)))
+        cut = self._cut(source, layer.read_by(window), layer.fill)
+        return Piece(window, layer.bare(cut))
+
+    def _called(self, n: fx.Node, window: Window | None) -> Any:
+        """Return what `n` makes of `window` of its maps; none: of all of them."""
+
+        def given(one: fx.Node) -> Any:
+            return self._cut(one, window) if one in self._plan.sizes else self.env[one]
+
+        args, kwargs = (fx.node.map_arg(part, given) for part in (n.args, n.kwargs))
+        return getattr(self, n.op)(n.target, args, kwargs)
+
+    def _cut(self, source: fx.Node, window: Window | None, fill: float = 0.0) -> Tensor:
+        """Return `window` of a map, what is new in its place and `fill` beyond its edges.
+
+        No window: all of the map.
+        """
+        everything = Window.whole(self._plan.sizes[source])
+        window = window or everything
+        piece: Piece = self.env[source]
+        if window == piece.window:
+            return piece.values
+        cut = _filled(self._kept[source], window, everything, fill)
+        both = window.common(piece.window)
+        if both.area:
+            both.seen_from(window).of(cut).copy_(both.seen_from(piece.window).of(piece.values))
+        return cut
+
+
+def _filled(image: Tensor, window: Window, everything: Window, fill: float) -> Tensor:
+    """Return a copy of `window` of `image`, (m, C, H, W), and `fill` beyond its edges."""
+    there = window.common(everything)
+    if there == window:
+        return window.of(image).clone()
+    size = (*image.shape[:2], window.rows.length, window.columns.length)
+    layout = torch._prims_common.suggest_memory_format(image)
+    cut = torch.empty(size, dtype=image.dtype, device=image.device, memory_format=layout)
+    cut.fill_(fill)
+    there.seen_from(window).of(cut).copy_(there.of(image))
+    return cut

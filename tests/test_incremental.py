@@ -1,0 +1,310 @@
+"""Only what a change reaches is computed anew, and the logits are the network's own."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regbench import incremental, members
+from regbench.attacks.autoattack import AutoAttack
+from regbench.cards import ModelCard
+from regbench.incremental import Incremental
+from regbench.incremental.windows import Reach, Span, Window
+from regbench.models.small_cnn import SmallCNN
+from regbench.network import laid_out, plain
+
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+SHAPES = {"lenet_plus": (1, 28, 28), "small_cnn": (1, 8, 8)} | {
+    f"model_{letter}": (1, 28, 28) for letter in "abcd"
+}
+COLOURED = (3, 32, 32)
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(2 * 12 * 12, 4))
+
+
+def network(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A network of regbench/models/ as it is attacked, in double precision, and its images."""
+    torch.manual_seed(1)
+    shape = SHAPES.get(name, COLOURED)
+    arguments = {"width": 4} if name == "small_cnn" else {}
+    card = ModelCard(architecture=f"regbench.models.{name}", arguments=arguments)
+    model = laid_out(plain(card, shape, 10), torch.device("cpu")).double().eval()
+    return model.requires_grad_(False), shape
+
+
+def search(x: Tensor, sizes: list[int], drops: bool = True) -> Iterator[Tensor]:
+    """Images as Square tries them: the same square of each; it stays in some; some images leave."""
+    generator = torch.Generator().manual_seed(3)
+    best = x
+    for size in sizes:
+        top, left = (
+            int(torch.randint(length - size + 1, (), generator=generator))
+            for length in x.shape[-2:]
+        )
+        tried = best.clone()
+        tried[..., top : top + size, left : left + size] += torch.randn((), generator=generator)
+        tried = tried.clamp(0, 1)
+        yield tried
+        stays = torch.rand(len(best), generator=generator) < 0.4
+        best = torch.where(stays[:, None, None, None], tried, best)
+        if drops and torch.rand((), generator=generator) < 0.2 and len(best) > 2:
+            best = torch.cat([best[:1], best[2:]])
+
+
+def images(shape: tuple[int, int, int], count: int = 5) -> Tensor:
+    return torch.rand(
+        (count, *shape), dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
+
+
+def follow(model: nn.Module, batches: Iterator[Tensor]) -> Incremental:
+    """Compare the logits of each batch with the network's own."""
+    ours = Incremental(model)
+    with torch.no_grad():
+        for x in batches:
+            torch.testing.assert_close(ours(x), model(x), **EXACT)
+    return ours
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(1, 1, 0, 1), (3, 1, 1, 1), (5, 1, 2, 1), (2, 2, 0, 1), (3, 2, 1, 1), (1, 2, 0, 1),
+     (3, 1, 2, 2), (3, 3, 0, 1), (2, 3, 1, 1)],
+)  # fmt: skip
+def test_a_reach_is_what_a_convolution_reads(kernel, stride, padding, dilation):
+    reach, length = Reach(kernel, stride, padding, dilation), 11
+    ones = torch.ones(1, 1, kernel)
+    for first, past in itertools.combinations(range(length + 1), 2):
+        x = torch.zeros(1, 1, length)
+        x[..., first:past] = 1
+        y = F.conv1d(x, ones, stride=stride, padding=padding, dilation=dilation)
+        reached = y[0, 0].nonzero().flatten().tolist()
+        span = reach.reached_by(Span(first, past), y.shape[-1])
+        assert span.length > 0
+        assert set(reached) <= set(range(*span)) <= set(range(y.shape[-1]))
+        padded = F.pad(x, (padding, padding + length))[0, 0]
+        read = reach.read_by(span)
+        cut = padded[read.first + padding : read.past + padding]
+        again = F.conv1d(cut[None, None], ones, stride=stride, dilation=dilation)
+        torch.testing.assert_close(again, y[..., slice(*span)])
+
+
+def test_windows_of_the_same_square_are_of_one_size_wherever_it_lies():
+    reach = Reach(5, 1, 2, 1)
+    spans = [reach.reached_by(Span(first, first + 3), 28) for first in range(26)]
+    assert {span.length for span in spans} == {7}
+
+
+def test_a_window_is_the_smallest_that_holds_what_is_true():
+    there = torch.zeros(5, 6, dtype=torch.bool)
+    there[1, 4] = there[3, 2] = True
+    assert Window.around(there) == Window(Span(1, 4), Span(2, 5))
+    assert Window.around(torch.zeros(5, 6, dtype=torch.bool)).area == 1
+
+
+@pytest.mark.parametrize("name", members.names("models"))
+def test_every_network_here_gives_its_own_logits(name):
+    model, shape = network(name)
+    large = name.startswith("wrn")
+    sizes = [3, 2, 1] if large else [7, 5, 5, 3, 3, 3, 2, 2, 2, 1, 1, 1, 1]
+    ours = follow(model, search(images(shape, 2 if large else 5), sizes))
+    assert ours._graph is not None
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_images_that_have_nothing_to_do_with_the_last_ones_are_right_too(count):
+    model, shape = network("small_cnn")
+    follow(model, iter([images(shape), 1 - images(shape, count), images(shape), images(shape)[:1]]))
+
+
+def test_a_small_change_costs_what_it_reaches(monkeypatch):
+    monkeypatch.setattr(Incremental, "_compared", lambda self, logits, x: logits)
+    model, shape = network("lenet_plus")
+    seen = []
+    model[3].register_forward_hook(lambda layer, given, out: seen.append(tuple(out.shape[-2:])))
+    ours = Incremental(model)
+    x = images(shape)
+    with torch.no_grad():
+        ours(x)
+        for place in ((0, 0), (14, 14), (27, 27)):
+            x = x.clone()
+            x[..., place[0], place[1]] = 0.5
+            ours(x)
+    # 1 pixel, 5×5 after the first convolution, 3×3 pooled, 7×7 after the second, wherever it was
+    assert seen[-3:] == [(7, 7)] * 3
+    assert seen[:-3] == [(14, 14)] * 2  # the plan, by one image, and the first batch
+
+
+@pytest.mark.parametrize("calls", [3, 9])
+def test_a_network_that_takes_another_way_now_and_then_is_found_out(calls):
+    """Its graph is that of one way; it is compared at the 1st, 2nd, 4th, 8th… call."""
+    way = [1.0]
+    model = Made(lambda net, y: y * way[0]).double().eval()
+    ours = Incremental(model)
+    with torch.no_grad():
+        for x in itertools.islice(search(images((1, 12, 12)), [1] * 20, drops=False), calls):
+            ours(x)
+        way[0] = 2.0
+        x = images((1, 12, 12))
+        while ours._graph is not None:
+            ours(x)
+        assert ours._calls in (4, 16)
+        assert torch.equal(ours(x), model(x))
+
+
+def test_what_is_read_later_is_not_what_was_changed_since():
+    """The images are copied: whoever gave them may write into them."""
+    model, shape = network("small_cnn")
+    ours, x = Incremental(model), images(shape)
+    with torch.no_grad():
+        for place in range(6):
+            torch.testing.assert_close(ours(x), model(x), **EXACT)
+            x[..., place, place] += 0.25
+
+
+class Made(nn.Module):
+    """A convolution, and what a function makes of its output, (m, 2, 12, 12)."""
+
+    def __init__(self, after) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.second = nn.Conv2d(2, 2, 3, padding=1)
+        self.norm = nn.BatchNorm2d(2)
+        self.register_buffer("mean", torch.full((1, 2, 1, 1), 0.3))
+        self.register_buffer("mask", torch.linspace(0, 1, 144).view(12, 12))
+        self.after, self.head = after, LINEAR
+
+    def forward(self, x):
+        return self.head(self.after(self, self.conv(x)))
+
+
+def spread_in_place(net, y):
+    y += net.second(y)
+    return y.relu()
+
+
+def read_after_a_change_in_place(net, y):
+    z = y * 1
+    y += 1
+    return z + y
+
+
+def overwritten(net, y):
+    y[..., 0, 0] = 1
+    return y
+
+
+AFTER = {
+    "mean of all pixels": lambda net, y: y - y.mean(),
+    "per channel": lambda net, y: (y - net.mean) / 0.7,
+    "per pixel": lambda net, y: y * net.mask,
+    "shortcut": lambda net, y: F.relu(net.second(F.relu(y)) + y),
+    "batch statistics": lambda net, y: net.norm.train()(y),
+    "in place": spread_in_place,
+    "in place by name": lambda net, y: F.relu_(y),
+    "in place by argument": lambda net, y: F.relu(net.second(y), inplace=True),
+    "in place, read later": read_after_a_change_in_place,
+    "overwritten": overwritten,
+    "a branch": lambda net, y: y if y.sum() > 1e9 else 2 * y,
+    "functional pooling": lambda net, y: F.interpolate(F.max_pool2d(y, 2), (12, 12)),
+    "strides": lambda net, y: F.interpolate(
+        nn.Conv2d.forward(net.second, y)[..., ::2, ::2], (12, 12)
+    ),
+    "crossed": lambda net, y: y + y.transpose(-1, -2),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_whatever_a_network_does_its_logits_are_its_own(name):
+    torch.manual_seed(0)
+    model = Made(AFTER[name]).double().eval()
+    follow(model, search(images((1, 12, 12)), [4, 3, 2, 2, 1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.MaxPool2d(3, stride=2, padding=1)],
+        [nn.MaxPool2d(2, ceil_mode=True)],
+        [nn.AvgPool2d(3, stride=1, padding=1)],
+        [nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)],
+        [nn.Conv2d(1, 3, 3, padding="same")],
+        [nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular")],
+        [nn.Conv2d(1, 3, (3, 1), stride=(2, 1), padding=(1, 0)), nn.ReLU(inplace=True)],
+        [nn.Conv2d(1, 2, 3, dilation=2), nn.InstanceNorm2d(2), nn.ELU()],
+        [nn.Conv2d(1, 4, 1), nn.PixelShuffle(2), nn.Conv2d(1, 1, 3)],
+        [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Dropout2d(), nn.GELU()],
+        [nn.ConvTranspose2d(1, 2, 3)],
+    ],
+    ids=lambda layers: "-".join(type(layer).__name__ for layer in layers),
+)
+def test_layers_of_every_kind(layers):
+    torch.manual_seed(0)
+    body = nn.Sequential(*layers)
+    features = body(torch.zeros(1, 1, 13, 13)).numel()
+    model = nn.Sequential(body, nn.Flatten(), nn.Linear(features, 4)).double().eval()
+    follow(model, search(images((1, 13, 13)), [4, 3, 2, 2, 1, 1, 1]))
+
+
+def test_a_random_network_is_called_as_it_is():
+    noisy = Made(lambda net, y: y + torch.rand_like(y)).double().eval()
+    ours, x = Incremental(noisy), images((1, 12, 12))
+    with torch.no_grad():
+        for _ in range(3):
+            torch.manual_seed(5)
+            ours(x)
+        torch.manual_seed(6)
+        got = ours(x)
+        torch.manual_seed(6)
+        assert torch.equal(got, noisy(x))
+    assert ours._graph is None
+
+
+def test_a_gradient_is_the_network_s_own():
+    model, shape = network("small_cnn")
+    ours = Incremental(model)
+    x = images(shape)
+    with torch.no_grad():
+        ours(x)
+    gradients = []
+    for one in (ours, model):
+        given = x.clone().requires_grad_()
+        gradients += torch.autograd.grad(one(given).logsumexp(1).sum(), given)
+    assert torch.equal(*gradients)
+
+
+def test_maps_that_memory_does_not_hold_are_not_kept(monkeypatch):
+    monkeypatch.setattr(incremental, "MOST_BYTES", 10_000)
+    model, shape = network("small_cnn")
+    ours = follow(model, search(images(shape, 50), [2, 1, 1], drops=False))
+    assert ours._maps is None
+    ours = follow(model, search(images(shape, 1), [2, 1, 1]))
+    assert ours._maps is not None
+
+
+def test_autoattack_finds_the_same(monkeypatch):
+    """The same images, with Square computing anew what it changes and with the network as it is."""
+    torch.manual_seed(0)
+    model = laid_out(SmallCNN((1, 8, 8), 5, width=4), torch.device("cpu")).eval()
+    model.requires_grad_(False)
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    called = []
+
+    def counted(one):
+        called.append(Incremental(one))
+        return called[-1]
+
+    proposals = []
+    for kind in (counted, lambda one: one):
+        monkeypatch.setattr("regbench.attacks.autoattack.Incremental", kind)
+        attack = AutoAttack(epsilon=0.02, batch_size=12)
+        proposals.append(attack(model, x, y, torch.Generator().manual_seed(4)))
+    ours, own = proposals
+    assert called[0]._graph is not None
+    assert None in ours.fooled_by  # some withstand, on which Square tried all its squares
+    assert ours.fooled_by == own.fooled_by
+    torch.testing.assert_close(ours.x_adv, own.x_adv, rtol=0, atol=1e-6)
