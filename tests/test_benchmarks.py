@@ -310,6 +310,21 @@ def small(worker, method="natural", steps=2):
     return worker.Case("ours", "small_cnn", method, "fp32", 8, steps, width=2)
 
 
+def test_squares_times_both_on_the_same_images(modules):
+    rows = modules("squares").measured("small_cnn", 4, 2, torch.device("cpu"))
+    assert [row["side"] for row in rows] == [6, 4, 3, 2, 1]  # what fits in 8×8
+    assert all(row["whole"] > 0 and row["renewed"] > 0 for row in rows)
+
+
+def test_squares_are_kept_by_some_images(modules):
+    best = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = best.clone()
+    for x in modules("squares").tried(best, 3, 5):
+        where = (x != best).any(0).any(0).nonzero()
+        assert (where.max(0).values - where.min(0).values < 3).all()
+    assert 0 < (best != before).flatten(1).any(1).sum() < 60
+
+
 def test_runs_side_by_side_are_timed_at_the_same_time(modules):
     worker, scaling = modules("worker"), modules("scaling")
     with worker.started(2, "cpu", 1, together=True) as both:

@@ -1,7 +1,7 @@
 """Logits of images that change a little, often: only what a change reaches is computed anew."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from regbench.incremental.maps import Maps
 from regbench.incremental.plan import Plan
@@ -15,10 +15,10 @@ LARGE = 0.5
 """Share of an image from which on a change is taken for one of the whole image."""
 
 MOST_BYTES = 2**31
-"""Of the maps that are kept."""
+"""Of what is kept and tried; a network that takes more is called as it is."""
 
-CLOSE = 1e-3
-"""Relative and absolute: a wrong window is further off than any rounding."""
+CLOSE = 1e-4
+"""Of the largest logit, which is further than rounding goes."""
 
 
 class Incremental:
@@ -30,7 +30,8 @@ class Incremental:
     The logits are the network's own but for rounding, whatever the images are.
 
     A network that is no fixed graph, or whose maps would take more than `MOST_BYTES`, is called as
-    it is, and so is one that does not come out the same: each 1st, 2nd, 4th, 8th… call is compared.
+    it is, and so is one that does not come out the same: each 1st, 2nd, 4th, 8th… call is compared,
+    which draws from the random stream what the network alone would.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,41 +45,58 @@ class Incremental:
         """Return the logits of `x`, (m, C, H, W)."""
         if self._graph is None or torch.is_grad_enabled():
             return self._as_it_is(x)
-        known = self._maps is not None and self._maps.comparable(x)
-        logits = self._renewed(x) if known else self._anew(x)
         self._calls += 1
-        return self._compared(logits, x) if self._calls.bit_count() == 1 else logits
+        compared = self._calls.bit_count() == 1
+        with torch.random.fork_rng([x.device] if x.is_cuda else [], enabled=compared):
+            logits = self._by_graph(self._graph, x)
+        if logits is None:
+            return self._as_it_is(x)
+        return self._compared(logits, x) if compared else logits
+
+    @property
+    def renews(self) -> bool:
+        """Whether maps are kept of the last images; none are of a network called as it is."""
+        return self._maps is not None
 
     def _as_it_is(self, x: Tensor) -> Tensor:
         logits: Tensor = self._model(x)
         return logits
 
-    def _anew(self, x: Tensor) -> Tensor:
+    def _by_graph(self, graph: fx.GraphModule, x: Tensor) -> Tensor | None:
+        """Return the logits; none, if memory or the network does not allow."""
+        try:
+            known = self._maps is not None and self._maps.comparable(x)
+            logits = self._renewed(graph, x) if known else self._anew(graph, x)
+        except Exception:  # a layer that is not what its class says: the network itself tells
+            self._graph = self._maps = None
+            return None
+        # whoever asked may write into them, and they may be a view of a map
+        return None if logits is None else logits.clone()
+
+    def _anew(self, graph: fx.GraphModule, x: Tensor) -> Tensor | None:
         """Return the logits, and keep the maps that lead there, if memory allows."""
-        assert self._graph is not None
-        if self._plan is None:
-            self._plan = Plan.of(self._graph, Whole(self._graph).values_of(x[:1]))
+        self._maps = None
+        if self._plan is None or self._plan.sizes[self._plan.image][1:] != x.shape[1:]:
+            self._plan = Plan.of(graph, Whole(graph).values_of(x[:1]))
         if self._plan.bytes_of(x) > MOST_BYTES:
-            self._maps = None
-            return self._as_it_is(x)
-        whole = Whole(self._graph, self._plan.kept)
+            return None
+        whole = Whole(graph, self._plan.kept)
         values = whole.values_of(x.clone())  # whoever gave the images may change them
         self._maps = Maps(self._plan, {node: values[node] for node in self._plan.kept})
         return whole.logits
 
-    def _renewed(self, x: Tensor) -> Tensor:
+    def _renewed(self, graph: fx.GraphModule, x: Tensor) -> Tensor:
         """Return the logits of `x`, computed of what differs from the images before."""
-        assert self._graph is not None
         assert self._maps is not None
-        window = self._maps.changed(x)
+        window = self._maps.follow(x)
         if window.area > LARGE * Window.whole(x.shape).area:
             window = Window.whole(x.shape)
-        logits, self._maps.tried = renewed(self._graph, self._maps, x, window)
+        logits, self._maps.tried = renewed(graph, self._maps, x, window)
         return logits
 
     def _compared(self, logits: Tensor, x: Tensor) -> Tensor:
         """Return the network's own logits, and leave the graph if these are others."""
         own = self._as_it_is(x)
-        if not torch.allclose(logits, own, CLOSE, CLOSE):
+        if not (logits - own).abs().max() <= CLOSE * own.abs().max():  # true of NaN too
             self._graph = self._maps = None
         return own

@@ -3,7 +3,7 @@
 import copy
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,11 +11,15 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 
 from regbench.incremental.windows import Reach, Window
+from regbench.layers.image import ImageConv2d
+from regbench.layers.normalisation import ScalingBatchNorm2d
+from regbench.layers.pooling import HalvingMaxPool2d
 
-POINTWISE_LAYERS = (
+POINTWISE_LAYERS = {
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Softplus,
     nn.Sigmoid, nn.Tanh,
-)  # fmt: skip
+}  # fmt: skip
+"""These classes themselves: one that is derived from them may compute something else."""
 POINTWISE = {
     operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul,
     torch.div, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, F.relu, F.leaky_relu, F.elu,
@@ -24,20 +28,15 @@ POINTWISE = {
 }  # fmt: skip
 """Functions, and methods of tensors by their names."""
 
-IN_PLACE = {
-    operator.iadd: operator.add, operator.isub: operator.sub,
-    operator.imul: operator.mul, operator.itruediv: operator.truediv,
-}  # fmt: skip
-"""The same operation on a tensor of its own."""
-
 
 def is_pointwise(layer: nn.Module) -> bool:
     """Tell whether each pixel that `layer` returns depends on the same pixel alone."""
-    if isinstance(layer, nn.BatchNorm2d):
+    kind: Any = type(layer)
+    if kind in (nn.BatchNorm2d, ScalingBatchNorm2d):
         return not layer.training and layer.running_mean is not None
-    if isinstance(layer, nn.Dropout | nn.Dropout2d):
+    if kind in (nn.Dropout, nn.Dropout2d):
         return not layer.training
-    return isinstance(layer, POINTWISE_LAYERS)
+    return kind in POINTWISE_LAYERS
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,9 @@ class Local:
 
 
 def _known(layer: nn.Module) -> bool:
-    match layer:
-        case nn.Conv2d():
-            return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        case nn.MaxPool2d():
-            return not (layer.ceil_mode or layer.return_indices)
-        case nn.AvgPool2d():
-            return not layer.ceil_mode and layer.count_include_pad
-        case _:
-            return False
+    kind, told = type(layer), cast("Any", layer)
+    if kind in (nn.Conv2d, ImageConv2d):
+        return told.padding_mode == "zeros" and not isinstance(told.padding, str)
+    if kind in (nn.MaxPool2d, HalvingMaxPool2d):
+        return not (told.ceil_mode or told.return_indices)
+    return kind is nn.AvgPool2d and not told.ceil_mode and told.count_include_pad

@@ -22,7 +22,8 @@ class Maps:
     Attributes:
         plan: of the network.
         kept: maps of the images as they stood before the last call.
-        tried: what the last call changed of them; it stays for images that come back with it.
+        tried: what the last call changed of them; an image that comes back with its
+            change keeps it.
     """
 
     def __init__(self, plan: Plan, kept: dict[fx.Node, Tensor]) -> None:
@@ -35,8 +36,8 @@ class Maps:
         alike = before.shape[1:] == x.shape[1:] and before.dtype == x.dtype
         return alike and len(x) <= len(before)
 
-    def changed(self, x: Tensor) -> Window:
-        """Return where `x` differs from the images as they stand, having seen from it how they do.
+    def follow(self, x: Tensor) -> Window:
+        """Bring what is kept up to images `x`, (m, C, H, W); return where they still differ.
 
         Any answer of `kept` and window is right. It is a small one if `x` is what stands, changed
         in the same square of each image, some of the images perhaps left out.
@@ -48,7 +49,7 @@ class Maps:
         return Window.around((x != self.kept[self.plan.image]).any(0).any(0))
 
     def _leave_out(self, x: Tensor) -> None:
-        """Keep of each image in `x` what is nearest to it."""
+        """Keep of each image in `x` what is nearest to it; m² comparisons, when an image falls."""
         before = self.kept[self.plan.image]
         nearest = torch.cdist(x.flatten(1), before.flatten(1), p=0).argmin(1)
         self.kept = {node: values[nearest] for node, values in self.kept.items()}
@@ -58,9 +59,9 @@ class Maps:
 
     def _settle(self, x: Tensor) -> None:
         """Keep what was tried on those images of `x` in which it stayed."""
-        before, (window, values) = self.kept[self.plan.image], self.tried[self.plan.image]
+        before, square = self.kept[self.plan.image], self.tried[self.plan.image]
         after = before.clone()
-        window.of(after).copy_(values)
+        square.window.of(after).copy_(square.values)
         from_before, from_after = x != before, x != after
         # where an image is like neither, something new is tried on all of them
         new = Window.around((from_before & from_after).any(0).any(0))
@@ -71,3 +72,4 @@ class Maps:
         if len(stayed):
             for node, (window, values) in self.tried.items():
                 window.of(self.kept[node])[stayed] = values[stayed]
+        self.tried = {}

@@ -56,9 +56,9 @@ class Plan:
         return next(iter(self.sizes))
 
     def bytes_of(self, x: Tensor) -> int:
-        """Return the memory of what is kept of images `x`, (m, C, H, W)."""
+        """Return the memory of maps of images `x`, (m, C, H, W): those kept and those tried."""
         numbers = sum(math.prod(self.sizes[node][1:]) for node in self.kept)
-        return len(x) * numbers * x.element_size()
+        return 2 * len(x) * numbers * x.element_size()
 
 
 def _local(module: fx.GraphModule, node: fx.Node) -> Local | None:

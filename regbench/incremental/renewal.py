@@ -4,8 +4,8 @@ from collections.abc import Collection
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from regbench.incremental.maps import Maps, Piece
 from regbench.incremental.windows import Window
@@ -62,7 +62,7 @@ class _Renewal(fx.Interpreter):
     """Runs a graph in which the value of a map is a `Piece`."""
 
     def __init__(self, graph: fx.GraphModule, maps: Maps) -> None:
-        super().__init__(graph, garbage_collect_values=False)
+        super().__init__(graph)
         self._plan, self._kept = maps.plan, maps.kept
         self.tried: dict[fx.Node, Piece] = {}
 
@@ -121,9 +121,8 @@ def _filled(image: Tensor, window: Window, everything: Window, fill: float) -> T
     there = window.common(everything)
     if there == window:
         return window.of(image).clone()
-    size = (*image.shape[:2], window.rows.length, window.columns.length)
-    layout = torch._prims_common.suggest_memory_format(image)
-    cut = torch.empty(size, dtype=image.dtype, device=image.device, memory_format=layout)
-    cut.fill_(fill)
-    there.seen_from(window).of(cut).copy_(there.of(image))
-    return cut
+    (above, below), (left, right) = (
+        (has.first - wants.first, wants.past - has.past)
+        for has, wants in zip(there, window, strict=True)
+    )
+    return F.pad(there.of(image), (left, right, above, below), value=fill)

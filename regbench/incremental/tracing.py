@@ -5,38 +5,40 @@ from typing import Any
 
 from torch import fx, nn
 
-from regbench.incremental.local import IN_PLACE, Local, is_pointwise
+from regbench.incremental.local import Local, is_pointwise
+from regbench.layers import FASTER
 
 
 class _Tracer(fx.Tracer):
     """Takes layers that are known here, ours among them, for one operation each."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = is_pointwise(m) or Local.of(m) is not None or isinstance(m, nn.Linear)
+        known = is_pointwise(m) or Local.of(m) is not None or isinstance(m, FASTER)
         return known or super().is_leaf_module(m, module_qualified_name)
 
 
 def traced(model: nn.Module) -> fx.GraphModule | None:
-    """Return the graph of `model`, its layers shared; None, if it is no fixed graph of one tensor.
+    """Return the graph of `model`, its layers shared; none, if it is no fixed graph of one tensor.
 
-    A network whose operations depend on what its tensors hold has none, nor has one of which a
-    tensor is read after it was changed in place.
+    A network whose operations depend on what its tensors hold has none, nor has one that is seen to
+    read a tensor after it was changed in place. `y += z` looks like `y + z` in a trace: whether
+    another name for y is read later, only its logits tell.
     """
     try:
         graph = _Tracer().trace(model)
     except Exception:  # whatever a network does that cannot be traced
         return None
     module = fx.GraphModule(model, graph)
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1 or not all(_apart(module, node) for node in graph.nodes):
+    inputs = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
+    if len(inputs) != 1 or not all(_apart(model, module, node) for node in graph.nodes):
         return None
     return module
 
 
-def _apart(module: fx.GraphModule, node: fx.Node) -> bool:
+def _apart(model: nn.Module, module: fx.GraphModule, node: fx.Node) -> bool:
     """Have `node` write into a tensor of its own; tell whether that is possible and the same."""
     if node.op == "call_module":
-        layer = module.get_submodule(str(node.target))
+        layer = model.get_submodule(str(node.target))
         if not getattr(layer, "inplace", False):
             return True
         own: Any = copy.copy(layer)
@@ -44,8 +46,6 @@ def _apart(module: fx.GraphModule, node: fx.Node) -> bool:
         module.add_submodule(str(node.target), own)
     elif node.kwargs.get("inplace"):
         node.update_kwarg("inplace", False)
-    elif node.target in IN_PLACE:
-        node.target = IN_PLACE[node.target]
     else:
         name = str(getattr(node.target, "__name__", node.target))
         called = node.op in ("call_function", "call_method")
