@@ -56,23 +56,28 @@ def milliseconds(call: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 
 def measured(network: str, batch: int, count: int, device: torch.device) -> list[dict[str, float]]:
-    """Return a row per size of square: the median of `count` passes of either, and their ratio."""
+    """Return a row per size of square: the median of `count` passes of either, in milliseconds.
+
+    Raises:
+        UserError: no maps are kept of so many images.
+    """
     model = built(Case("ours", network, "natural", "fp32", batch, 1), device).model
     model.eval().requires_grad_(False)
     best = torch.rand(batch, *SHAPES[network], generator=torch.Generator().manual_seed(0))
     best, ours = best.to(device), Incremental(model)
     rows = []
     with torch.no_grad():
+        ours(best)
+        if not ours.renews:
+            raise UserError(
+                f"{network} keeps no maps of {batch} images, which would be too large; take fewer"
+                " by --batch"
+            )
         for size in (side for side in SIZES if side <= min(best.shape[2:])):
             pairs = [
                 (milliseconds(model, x), milliseconds(ours, x))
                 for x in tried(best, size, WARM_UP + count)
             ][WARM_UP:]
-            if not ours.renews:
-                raise UserError(
-                    f"{network} keeps no maps of {batch} images, which would be too large; take"
-                    " fewer by --batch"
-                )
             whole, renewed = (median(one) for one in zip(*pairs, strict=True))
             rows.append({"side": size, "whole": whole, "renewed": renewed, "n": count})
     return rows

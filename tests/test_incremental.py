@@ -21,7 +21,6 @@ SHAPES = {"lenet_plus": (1, 28, 28), "small_cnn": (1, 8, 8)} | {
     f"model_{letter}": (1, 28, 28) for letter in "abcd"
 }
 COLOURED = (3, 32, 32)
-LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(2 * 12 * 12, 4))
 
 
 def network(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -182,7 +181,7 @@ class Made(nn.Module):
         self.norm = nn.BatchNorm2d(2)
         self.register_buffer("mean", torch.full((1, 2, 1, 1), 0.3))
         self.register_buffer("mask", torch.linspace(0, 1, 144).view(12, 12))
-        self.after, self.head = after, LINEAR
+        self.after, self.head = after, nn.Sequential(nn.Flatten(), nn.Linear(2 * 12 * 12, 4))
 
     def forward(self, x):
         return self.head(self.after(self, self.conv(x)))

@@ -20,6 +20,7 @@ POINTWISE_LAYERS = {
     nn.Sigmoid, nn.Tanh,
 }  # fmt: skip
 """These classes themselves: one that is derived from them may compute something else."""
+
 POINTWISE = {
     operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul,
     torch.div, torch.relu, torch.sigmoid, torch.tanh, torch.clamp, F.relu, F.leaky_relu, F.elu,

@@ -104,21 +104,20 @@ class _Renewal(fx.Interpreter):
 
         No window: all of the map.
         """
-        everything = Window.whole(self._plan.sizes[source])
-        window = window or everything
+        window = window or Window.whole(self._plan.sizes[source])
         piece: Piece = self.env[source]
         if window == piece.window:
             return piece.values
-        cut = _filled(self._kept[source], window, everything, fill)
+        cut = _filled(self._kept[source], window, fill)
         both = window.common(piece.window)
         if both.area:
             both.seen_from(window).of(cut).copy_(both.seen_from(piece.window).of(piece.values))
         return cut
 
 
-def _filled(image: Tensor, window: Window, everything: Window, fill: float) -> Tensor:
+def _filled(image: Tensor, window: Window, fill: float) -> Tensor:
     """Return a copy of `window` of `image`, (m, C, H, W), and `fill` beyond its edges."""
-    there = window.common(everything)
+    there = window.common(Window.whole(image.shape))
     if there == window:
         return window.of(image).clone()
     (above, below), (left, right) = (
