@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from autoattack import AutoAttack as Ensemble
 from plain import NETWORKS
-from record import RESULTS, write
+from record import add_place, write
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -141,8 +141,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2, help="that the images are dealt to")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_place(parser)
     asked = parser.parse_args()
     device, spawn = devices.pick(asked.device), get_context("spawn")
     about = (asked.run, asked.data, device.type, asked.images)

@@ -10,11 +10,10 @@ import argparse
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from record import RESULTS, write
+from record import add_place, write
 from worker import Case, Ours, add_case, at_once, built, case_of
 
 from regbench import device as devices
@@ -71,8 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS)
     add_case(parser, method="pgd_at", steps=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_place(parser)
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """What a benchmark leaves: its figures with the machine that they were measured on, as JSON."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ from checkout import ROOT
 from regbench.provenance import provenance
 
 RESULTS = ROOT / "benchmarks/results"
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Let the command line name the device that is measured and the folder for the figures."""
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=Path, default=RESULTS)
 
 
 def write(path: Path, device: torch.device, told: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import mps
 import pandas as pd
 import seaborn as sns
 import torch
-from record import RESULTS, write
+from record import add_place, write
 from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
 
 from regbench import device as devices
@@ -178,10 +178,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument("--steps", type=int, help="per block")
     parser.add_argument("--mps", action="store_true", help="runs also by CUDA's MPS")
-    parser.add_argument("--device", help="auto, cpu or cuda")
+    add_place(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

@@ -10,11 +10,10 @@ in turn, in one process. Needs neither Snakemake nor data.
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 
 import torch
-from record import RESULTS, write
+from record import add_place, write
 from torch import Tensor
 from worker import SHAPES, Case, built
 
@@ -89,8 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", default="lenet_plus", choices=SHAPES)
     parser.add_argument("--batch", type=int, default=250, help="images")
     parser.add_argument("--passes", type=int, default=40, help="of each size of square")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_place(parser)
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ import plain
 import torch
 from floor import arithmetic, ceiling
 from launches import UNITS
-from record import RESULTS, write
+from record import add_place, write
 from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, started
 
 from regbench import device as devices
@@ -233,8 +233,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="per block, of every network")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_place(parser)
     return parser.parse_args()
 
 
