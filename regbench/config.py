@@ -141,7 +141,7 @@ class Training(Section):
         None, description="steps of the I-FGSM on the validation images that picks the best epoch"
     )
     precision: Literal["fp32", "tf32", "bf16"] | None = Field(
-        None, description="of the training; every trained model is judged in fp32"
+        None, description="of the training; every verdict is in fp32"
     )
 
 
@@ -249,6 +249,9 @@ class Evaluation(Section):
 
     checkpoint: Literal["best", "last"] = "best"
     split: Literal["test", "validation"] = "test"
+    precision: Literal["fp32", "tf32"] = Field(
+        "fp32", description="that attacks craft in; what they craft is classified in fp32"
+    )
     images: Count | None = Field(None, description="only the first so many; none: all")
     batch_size: Count = 500
     seed: Seed = 0

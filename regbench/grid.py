@@ -147,7 +147,7 @@ def _diagnosis(experiment: Experiment, data: DataSet) -> DiagnosisCard | None:
     asked = experiment.diagnostics
     if asked is None or data.epsilon == 0:
         return None
-    judged = experiment.evaluation.model_dump(exclude={"images"})
+    judged = experiment.evaluation.model_dump(exclude={"images", "precision"})
     return DiagnosisCard(**judged, **asked.model_dump(), epsilon=data.epsilon)
 
 

@@ -126,7 +126,8 @@ def _origin(runs: pd.DataFrame) -> dict[str, str]:
     return {
         "images": f"n = {_each(runs['n'])}, {first['split']}",
         "flags": _each(runs["flags"][runs["flags"] != ""]) or "none",
-        "attack": f"{first['member'].rpartition('.')[2]}{_told(first['arguments'])}{_from(first)}",
+        "attack": f"{first['member'].rpartition('.')[2]}{_told(first['arguments'])}{_from(first)}"
+        f"{_crafted_in(first['attack_precision'])}",
         "training": f"{first['rule']}{_told(first['hyperparameters'])}, {weights}",
         "run": _each(runs["run"]),
         "device": _each(runs["device"]),
@@ -142,6 +143,10 @@ def _told(arguments: str) -> str:
 
 def _from(row: pd.Series) -> str:
     return "" if pd.isna(row["source"]) else f", crafted on {row['source']}"
+
+
+def _crafted_in(precision: str) -> str:
+    return "" if precision == "fp32" else f", crafted in {precision}"
 
 
 def _each(values: pd.Series) -> str:

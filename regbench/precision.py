@@ -1,4 +1,4 @@
-"""The precision that a network is trained in: part of the card, since it is part of the result."""
+"""The precision that is computed in: part of the card, since it is part of the result."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

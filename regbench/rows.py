@@ -22,7 +22,12 @@ ALWAYS = {"verdicts", "evaluations", "runs", "curves"}
 
 LATER: dict[str, dict[str, str | float | None]] = {
     "verdicts": {"fooled_by": None},
-    "evaluations": {"status": "ok", "batch_size": None, "accuracy_after": None},
+    "evaluations": {
+        "status": "ok",
+        "batch_size": None,
+        "accuracy_after": None,
+        "precision": "fp32",
+    },
     "runs": dict.fromkeys(
         ["forward_passes", "backward_passes", "peak_memory", "peak_gpu_memory"], float("nan")
     ),
@@ -123,16 +128,18 @@ def results(rows: Rows) -> pd.DataFrame:
 
     Columns: dataset, model, regularizer, method, seed, attack, label, epsilon, split, checkpoint,
     n, correct, accuracy, low, high (shares, 0 to 1), member, arguments, source, sweep, value,
-    family, attack_status (`ok` or `out of memory`), attack_seconds, batch_size, accuracy_after
-    (each attack of an ensemble, JSON), warnings, rule, cost (of `passes`), train_seconds,
-    best_epoch, status.
+    family, attack_status (`ok` or `out of memory`), attack_seconds, batch_size, attack_precision,
+    accuracy_after (each attack of an ensemble, JSON), warnings, rule, cost (of `passes`),
+    train_seconds, best_epoch, status.
     """
     keys = [*CELL, "seed", "attack"]
     grouped = rows.verdicts.groupby(keys, observed=True)["correct"]
     table = grouped.agg(n="size", correct="sum").reset_index()
     table["accuracy"] = table["correct"] / table["n"]
     table["low"], table["high"] = proportion_confint(table["correct"], table["n"], method="wilson")
-    told = rows.evaluations.rename(columns={"seconds": "attack_seconds", "status": "attack_status"})
+    told = rows.evaluations.rename(
+        columns={name: f"attack_{name}" for name in ("seconds", "status", "precision")}
+    )
     runs = rows.runs.assign(cost=passes(rows.runs))
     of_run = runs[[*CELL, "seed", "rule", "cost", "train_seconds", "best_epoch", "status"]]
     table = table.merge(

@@ -17,7 +17,7 @@ from regbench.soundness import LEVEL
 READING = """\
 Accuracy in percent on {images}: mean ± standard deviation
 over seeds, of the weights with the {checkpoint} validation accuracy under I-FGSM.
-Each run's 95 % Wilson interval is in `results.csv`. {radii}
+Each run's 95 % Wilson interval is in `results.csv`. {radii}{precision}
 
 `passes`: forward and backward passes per image and training step, a pair of them being 1, a measure
 of cost that knows no machine; `train (s)`: seconds of one training, mean over seeds, validation
@@ -171,7 +171,18 @@ def reading(tidy: pd.DataFrame) -> str:
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
-    return READING.format(images=images, checkpoint=which, radii=f"L∞, images in [0, 1]; {radii}.")
+    return READING.format(
+        images=images,
+        checkpoint=which,
+        radii=f"L∞, images in [0, 1]; {radii}.",
+        precision=_crafted(tidy),
+    )
+
+
+def _crafted(tidy: pd.DataFrame) -> str:
+    """What attacks computed in, if not in single precision."""
+    others = sorted({*tidy["attack_precision"]} - {"fp32"})
+    return f" Crafted in {', '.join(others)}, classified in fp32." if others else ""
 
 
 def judged(panel: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ from regbench.members import build
 from regbench.memory import DoesNotFitError, peak
 from regbench.parts import Found, Parts
 from regbench.pieces import images_of
+from regbench.precision import PRECISIONS
 from regbench.prepare import Data, Split
 from regbench.provenance import provenance
 from regbench.verdicts import Verdicts, judge
@@ -100,7 +101,13 @@ class Trial:
         began = time.perf_counter()
         try:
             judged = judge(
-                self._model, member, images, card.batch_size, card.seed, self._surrogate(attack)
+                self._model,
+                member,
+                images,
+                card.batch_size,
+                card.seed,
+                self._surrogate(attack),
+                PRECISIONS[card.precision],
             )
         except DoesNotFitError as error:
             traceback.print_exception(error)
@@ -149,7 +156,7 @@ class Trial:
     # a run that only gathers what other jobs found needs no network
     @cached_property
     def _model(self) -> nn.Module:
-        return trained(self.run, self.data, self.card.checkpoint, self.device)
+        return self._trained(self.run)
 
     def _surrogate(self, attack: AttackCard) -> nn.Module | None:
         if attack.source is None:
@@ -160,8 +167,11 @@ class Trial:
                 f"the attack crafts on the network of the run {attack.source.key}; name its folder"
                 " by --source"
             )
-        folder = folders[attack.source.key]
-        return trained(folder, self.data, self.card.checkpoint, self.device)
+        return self._trained(folders[attack.source.key])
+
+    def _trained(self, folder: Path) -> nn.Module:
+        card = self.card
+        return trained(folder, self.data, card.checkpoint, self.device, card.precision)
 
 
 def _sentence(found: Found) -> str:

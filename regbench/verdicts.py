@@ -12,6 +12,7 @@ from regbench.ascent import project
 from regbench.attacks import Attack, Proposal
 from regbench.errors import UserError
 from regbench.memory import fitting
+from regbench.precision import Precision, fp32
 from regbench.prepare import Split
 from regbench.validation import right
 
@@ -48,6 +49,7 @@ def judge(
     batch_size: int,
     seed: int,
     source: nn.Module | None = None,
+    crafting: Precision = fp32,
 ) -> Verdicts:
     """Return the verdicts of `attack` on `images`.
 
@@ -65,6 +67,7 @@ def judge(
         batch_size: images per call of the attack.
         seed: of the attack's random stream.
         source: the network that the attack is given in place of `model`: black-box transfer.
+        crafting: what the attack computes in; its proposal is classified in single precision.
 
     Raises:
         DoesNotFitError: not even one image at a time fits.
@@ -73,7 +76,9 @@ def judge(
 
     def tried(most: int) -> Verdicts:
         smaller = attack.within(most)
-        return _judged(model, smaller, images, min(batch_size, most), seed, source)
+        return _judged(
+            model, smaller, images, min(batch_size, most), seed, source or model, crafting
+        )
 
     asked = max(batch_size, attack.own_batch_size or 1)
     verdicts, size = fitting(tried, asked)
@@ -89,7 +94,8 @@ def _judged(
     images: Split,
     batch_size: int,
     seed: int,
-    source: nn.Module | None,
+    source: nn.Module,
+    crafting: Precision,
 ) -> Verdicts:
     generator = torch.Generator(images.x.device).manual_seed(seed)
     state = _seen(model, images.x, images.y, images.x, batch_size)
@@ -101,7 +107,8 @@ def _judged(
             size = max(len(left), 1) if attack.whole else batch_size
             for rows in torch.split(left, size) if len(left) else ():
                 x, y = images.x[rows], images.y[rows]
-                proposed, by = _parted(attack(source or model, x.clone(), y.clone(), generator))
+                with crafting(x.device):
+                    proposed, by = _parted(attack(source, x.clone(), y.clone(), generator))
                 x_adv = project(_numbers(proposed, x), x, attack.epsilon)
                 now = _seen(model, x_adv, y, x, batch_size)
                 fooled = (~now["correct"]).nonzero().squeeze(1)

@@ -18,15 +18,23 @@ def digest(run: Path, checkpoint: str) -> str:
     return digest_of(run / f"{checkpoint}.safetensors")
 
 
-def trained(run: Path, data: Data, checkpoint: str, device: torch.device) -> nn.Module:
+def trained(
+    run: Path, data: Data, checkpoint: str, device: torch.device, precision: str = "fp32"
+) -> nn.Module:
     """Return the network of a run, laid out for speed, as `loaded` does.
+
+    Args:
+        run: its folder.
+        data: what it was trained on.
+        checkpoint: `best` or `last`.
+        device: where it is to be.
+        precision: what is computed with it most, whatever it was trained in.
 
     Raises:
         UserError: the folder holds no such run, a damaged one, or one trained on other data.
     """
     card = RunCard.read(str(run / "card.json"))
-    # judged in fp32, whatever it was trained in
-    untrained = network(card, data.holding(card.data), device, "fp32")
+    untrained = network(card, data.holding(card.data), device, precision)
     return loaded(untrained, card, run, checkpoint)
 
 

@@ -26,6 +26,7 @@ from regbench.attacks.rfgsm import RFGSM
 from regbench.errors import UserError
 from regbench.members import build
 from regbench.memory import DoesNotFitError
+from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.verdicts import Verdicts, judge
 
@@ -298,6 +299,28 @@ def test_an_attack_that_returns_other_images_is_one_line():
         UserError, match=r"returned images of shape \(2, 1\), expected .*\(2, 1, 1, 1\)"
     ):
         judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
+
+
+class Watched(Threshold):
+    """Notes whether TF32 is allowed whenever it is called."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.heard: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.heard.append(torch.backends.cudnn.allow_tf32)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_tf32_is_what_attacks_craft_in_and_nothing_is_classified_in(precision, monkeypatch):
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
+    crafted_on, judged = Watched(), Watched()
+    attack = FGSM(epsilon=EPSILON)
+    judge(judged, attack, pixels(0.9, 0.55), 10, 0, crafted_on, PRECISIONS[precision])
+    assert {*crafted_on.heard} == {precision == "tf32"}
+    assert {*judged.heard} == {False}
 
 
 def test_a_network_that_answers_nan_is_right_about_nothing():

@@ -94,6 +94,16 @@ def test_pieces_are_part_of_the_key_unless_there_is_one(config):
     assert cards[2].attacks["fgsm"].pieces == 2
 
 
+def test_what_attacks_craft_in_is_part_of_the_key_unless_it_is_fp32(config):
+    asked = [config, *(set_at(config, "evaluation.precision", one) for one in ("fp32", "tf32"))]
+    manifests = [resolve(parse(one), DECLARED) for one in asked]
+    usual, fp32, tf32 = (next(iter(one.suites.values())) for one in manifests)
+    assert usual.key == fp32.key != tf32.key
+    assert tf32.precision == "tf32"
+    assert type(tf32).read(tf32.text()) == tf32
+    assert manifests[0].diagnoses == manifests[2].diagnoses
+
+
 def test_diagnostics_are_taken_of_each_cell_unless_switched_off(config):
     manifest = resolve(parse(config), DECLARED)
     (card,) = set(manifest.diagnoses.values())

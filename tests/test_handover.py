@@ -260,7 +260,7 @@ def test_networks_lie_as_the_device_computes_fastest(device, precision, expected
     assert layout(torch.device(device), precision) is expected
 
 
-def test_a_network_is_laid_out_for_its_training_and_judged_in_fp32(monkeypatch, tmp_path):
+def test_a_network_is_laid_out_for_its_training_and_for_what_judges_it(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
         "regbench.network.layout", lambda *given: asked.append(given[1]) or torch.channels_last
@@ -275,7 +275,9 @@ def test_a_network_is_laid_out_for_its_training_and_judged_in_fp32(monkeypatch, 
     monkeypatch.setattr(Data, "holding", lambda data, card: data)
     with pytest.raises(UserError, match=r"best\.safetensors"):
         trained(tmp_path, data, "best", device)
-    assert asked == ["bf16", "fp32"]
+    with pytest.raises(UserError, match=r"best\.safetensors"):
+        trained(tmp_path, data, "best", device, "tf32")
+    assert asked == ["bf16", "fp32", "tf32"]
 
 
 def test_the_rate_is_of_as_many_images_as_fit(monkeypatch):

@@ -93,7 +93,7 @@ def rows():
                 warned = "zero gradient" if attack == "auto_attack" else ""
                 evaluations.append(
                     {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
-                     "epsilon": 0.1, "status": "ok", "seconds": 1.0, "warnings": warned,
+                     "epsilon": 0.1, "status": "ok", "seconds": 1.0, "precision": "fp32", "warnings": warned,
                      "split": "test", "checkpoint": "best", "member": f"regbench.attacks.{attack}",
                      "arguments": '{"epsilon": 0.1, "restarts": 1}',
                      **dict.fromkeys(["source", "sweep", "value", "family"])}
@@ -170,6 +170,12 @@ def test_the_page_counts_images_once_per_data_set(rows):
     fewer = rows.verdicts.groupby(["regularizer", "seed", "attack"], observed=True).cumcount() < 40
     kept = rows.verdicts[fewer | (rows.verdicts["attack"] != "auto_attack")]
     assert "on 40 or 100 test images of digits:" in reading(results(rows._replace(verdicts=kept)))
+
+
+def test_the_page_says_what_attacks_were_crafted_in_unless_it_is_fp32(rows):
+    assert "Crafted in" not in reading(results(rows))
+    crafted = rows._replace(evaluations=rows.evaluations.assign(precision="tf32"))
+    assert "Crafted in tf32, classified in fp32." in reading(results(crafted))
 
 
 def test_an_attack_on_fewer_images_says_so_in_its_column(rows):
