@@ -93,8 +93,9 @@ def rows():
                 warned = "zero gradient" if attack == "auto_attack" else ""
                 evaluations.append(
                     {**cell, "attack": attack, "label": attack.upper(), "suite": "s",
-                     "epsilon": 0.1, "status": "ok", "seconds": 1.0, "precision": "fp32", "warnings": warned,
-                     "split": "test", "checkpoint": "best", "member": f"regbench.attacks.{attack}",
+                     "epsilon": 0.1, "status": "ok", "seconds": 1.0, "precision": "fp32",
+                     "warnings": warned, "split": "test", "checkpoint": "best",
+                     "member": f"regbench.attacks.{attack}",
                      "arguments": '{"epsilon": 0.1, "restarts": 1}',
                      **dict.fromkeys(["source", "sweep", "value", "family"])}
                 )  # fmt: skip
