@@ -2,8 +2,7 @@
 
     python benchmarks/gains.py normalisation --network resnet18 --method pgd_at --batch 128
 
-Needs neither Snakemake nor data. `kernels` asks for a GPU; it is where they are to prove themselves
-before they are taken (regbench.kernels).
+Needs neither Snakemake nor data. `kernels` (regbench.kernels) asks for a GPU.
 """
 
 import argparse

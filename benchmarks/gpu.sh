@@ -15,16 +15,14 @@ measure() {
 
 "${PYTHON:-python3}" -m pytest -q tests/test_kernels.py tests/test_descent.py tests/test_sharing.py \
     tests/test_incremental.py
-# do kernels of our own gain, in the layout of bf16 and in that of fp32
-measure 40 gains kernels --method pgd_at --batch 32
-measure 40 gains kernels --method sat_r3
+# do kernels of our own gain in the layout of fp32, and where the image layer is a small part
 measure 40 gains kernels --method sat_r3 --precision fp32
 measure 60 gains kernels --network resnet18 --method sat_r3 --batch 128 --steps 40
 measure 60 gains normalisation --network resnet18 --method pgd_at --batch 128 --steps 15
 measure 60 gains normalisation --network resnet18 --method sat_r3 --batch 128 --steps 40
 # does Square gain by computing anew only what its square reaches
 measure 30 squares --batch 1000
-measure 60 squares --network resnet18 --batch 500
+measure 60 squares --network resnet18 --batch 200
 measure 60 squares --network wrn_28_10 --batch 100
 # where does the cost bend, and how many trainings should share a GPU
 measure 180 scaling --precision bf16 --mps --runs 1 2 4 8 12

@@ -483,7 +483,7 @@ def test_kernels_are_asked_for_in_every_other_step(modules, monkeypatch):
     half = len(seen) // 2
     assert half > 0
     assert seen == [False] * half + [True] * half
-    assert not gains.kernels.OWN
+    assert gains.kernels.OWN
 
 
 def test_a_part_that_is_in_no_step_is_refused(modules):

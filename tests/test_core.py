@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.config import Training
+from regbench.kernels.plain import to_image
 from regbench.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear, tune
-from regbench.layers.image import FEW_IMAGES, _by_library
+from regbench.layers.image import FEW_IMAGES
 from regbench.models.lenet_plus import LeNetPlus
 from regbench.precision import PRECISIONS
 from regbench.step import Step
@@ -74,7 +75,7 @@ def test_a_gpus_way_back_to_the_image_is_that_of_conv2d(shape, kernel, padding):
     y = plain(x)
     gradient = torch.rand_like(y)
     (expected,) = torch.autograd.grad(y, x, gradient)
-    got = _by_library(gradient, plain.weight, x.shape[2:], plain.padding)
+    got = to_image(gradient, plain.weight, x.shape[2:], plain.padding)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 

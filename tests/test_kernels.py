@@ -18,12 +18,13 @@ from regbench import device as devices
 from regbench import kernels
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.layers import HalvingMaxPool2d, ImageConv2d, tune
-from regbench.layers.pooling import spread_plainly
 from regbench.models.lenet_plus import LeNetPlus
 
 pytest.importorskip("triton")
 from regbench.kernels import image as image_kernels
+from regbench.kernels import plain as plainly
 from regbench.kernels.pooling import halved, spread
+from regbench.kernels.proof import agree, proved_by
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -61,7 +62,7 @@ def test_pooling_is_pytorchs_there_and_back(shape, flattened, layout, dtype):
     for laid in (gradient, gradient.to(memory_format=torch.channels_last)):
         (back,) = torch.autograd.grad(expected, x, laid, retain_graph=True)
         assert torch.equal(spread(laid, where), back)
-        assert torch.equal(spread_plainly(laid, where), back)
+        assert torch.equal(plainly.spread(laid, where), back)
 
 
 def test_pooling_notes_nothing_where_no_gradient_asks():
@@ -177,12 +178,72 @@ def test_a_tensor_too_large_for_a_kernel_is_left_to_pytorch(monkeypatch):
     assert not kernels.take(seen(1))
 
 
-def test_no_kernel_is_taken_before_a_gpu_has_measured_it(monkeypatch):
+def test_kernels_can_be_left_out(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(kernels, "has_triton", lambda: True)
-    assert not kernels.take(seen(1))
-    monkeypatch.setattr(kernels, "OWN", True)
     assert kernels.take(seen(1))
+    monkeypatch.setattr(kernels, "OWN", False)
+    assert not kernels.take(seen(1))
+
+
+class Counting:
+    """`change` of a tensor, and how often it was asked for."""
+
+    def __init__(self, change):
+        self.change = change
+        self.calls = 0
+        self.__name__ = "counting"
+
+    def __call__(self, x, *, noted):
+        self.calls += 1
+        return self.change(x), noted
+
+
+def test_a_kernel_is_held_against_pytorch_once_for_each_kind_of_input():
+    kernel, plain = Counting(lambda x: 2 * x), Counting(lambda x: x + x)
+    taken = proved_by(plain)(kernel)
+    for shape in [(2, 3), (2, 3), (3, 2)]:
+        x = torch.rand(shape)
+        result, noted = taken(x, noted=True)
+        assert torch.equal(result, 2 * x)
+        assert noted is True
+    taken(x.t(), noted=True)
+    taken(x.double(), noted=True)
+    taken(x, noted=False)
+    assert plain.calls == 5
+    assert kernel.calls == 6 + 5
+
+
+def test_a_kernel_that_gives_other_numbers_is_not_taken():
+    kernel, plain = Counting(lambda x: 1.03 * x), Counting(lambda x: x)
+    taken = proved_by(plain)(kernel)
+    with pytest.warns(RuntimeWarning, match="the kernel counting gives other numbers"):
+        taken(torch.ones(2), noted=True)
+    assert torch.equal(taken(torch.full((2,), 5.0), noted=True)[0], torch.full((2,), 5.0))
+    assert kernel.calls == 1
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (torch.tensor([100.0, 0.5]), torch.tensor([100.0, 0.0]), True),  # within 1 % of the largest
+        (torch.tensor([100.0, 1.5]), torch.tensor([100.0, 0.0]), False),
+        (torch.tensor([NAN, INF]), torch.tensor([NAN, INF]), True),
+        (torch.tensor([NAN, 1.0]), torch.tensor([1.0, 1.0]), False),
+        (torch.tensor([INF, 1.0]), torch.tensor([-INF, 1.0]), False),
+        (torch.tensor([2], dtype=torch.int8), torch.tensor([3], dtype=torch.int8), False),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.float64), False),
+        (torch.zeros(2), torch.zeros(1, 2), False),
+        (torch.zeros(0), torch.zeros(0), True),
+        ((torch.ones(1), None), (torch.ones(1), None), True),
+        ((torch.ones(1), torch.ones(1)), (torch.ones(1), torch.zeros(1)), False),
+    ],
+)
+def test_results_agree_within_a_share_of_the_largest_number(one, other, same):
+    assert agree(one, other) is same
 
 
 COMPILE = """

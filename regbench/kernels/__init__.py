@@ -1,7 +1,7 @@
 """GPU kernels of our own, where PyTorch's take several times what their bytes need.
 
-In Triton, which comes with PyTorch for CUDA. Not taken yet: no GPU has measured them. They count
-with the code that made a number all the same (regbench.fingerprint).
+In Triton, which comes with PyTorch for CUDA. Each proves itself before it is taken
+(regbench.kernels.proof). They count with the code that made a number (regbench.fingerprint).
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-OWN = False
+OWN = True
 """Whether they are taken; `benchmarks/gains.py kernels` shows what that gains."""
 
 OPTIONS = {"enable_fp_fusion": True}

@@ -7,7 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from regbench.kernels import OPTIONS, channels_last, empty
+from regbench.kernels import OPTIONS, channels_last, empty, plain
+from regbench.kernels.plain import Padding
+from regbench.kernels.proof import proved_by
 
 PIXELS = 64
 """How many pixels one program takes at once."""
@@ -17,8 +19,6 @@ LONG = 256
 
 SMALLEST = 16
 """The least size of an operand that Triton multiplies as a matrix."""
-
-Padding = tuple[int, int]
 
 
 class _Sizes(NamedTuple):
@@ -45,6 +45,7 @@ class _Sizes(NamedTuple):
         return cls(channels, height, width, kernels, rows, columns, high, wide, *padding)
 
 
+@proved_by(plain.convolved)
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> Tensor:
     """Return x ∗ W + b, (m, K, H', W'), at stride 1, its layout that of the weights.
 
@@ -66,6 +67,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) 
     return y
 
 
+@proved_by(plain.to_image)
 def to_image(gradient: Tensor, weight: Tensor, size: torch.Size, padding: Padding) -> Tensor:
     """Return the gradient of the image, (m, C, H, W), contiguous.
 
@@ -86,6 +88,7 @@ def to_image(gradient: Tensor, weight: Tensor, size: torch.Size, padding: Paddin
     return x
 
 
+@proved_by(plain.to_weight)
 def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> Tensor:
     """Return the gradient of the weights, (K, C, h, w); the same numbers always, bit by bit."""
     sizes = _Sizes.of(weight, x.shape[2:], padding)

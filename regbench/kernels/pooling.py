@@ -5,12 +5,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from regbench.kernels import OPTIONS, channels_last, empty
+from regbench.kernels import OPTIONS, channels_last, empty, plain
+from regbench.kernels.proof import proved_by
 
 BLOCK = 512
 """How many maxima one program takes."""
 
 
+@proved_by(plain.halved)
 def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor | None]:
     """Return the maxima of 2×2 windows and, if `noted`, where each stood, int8.
 
@@ -30,6 +32,7 @@ def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor |
     return y, where
 
 
+@proved_by(plain.spread)
 def spread(gradient: Tensor, where: Tensor) -> Tensor:
     """Return `gradient` where the maxima stood, (m, C, H, W), and 0 elsewhere.
 

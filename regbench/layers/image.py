@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 from regbench import kernels
+from regbench.kernels import plain
 from regbench.layers.held import Held
 
 FEW_CHANNELS = 4
@@ -104,28 +104,13 @@ class _ToImage(torch.autograd.Function):
         if not torch.is_grad_enabled() and _kernels_take(gradient, weight):
             return gradient, _own().to_image(gradient, weight, ctx.size, ctx.padding), None, None
         if gradient.device.type != "cpu":
-            return gradient, _by_library(gradient, weight, ctx.size, ctx.padding), None, None
+            return gradient, plain.to_image(gradient, weight, ctx.size, ctx.padding), None, None
         with torch.autocast("cpu", enabled=False):
             return gradient, _on_cpu(gradient, weight, ctx.size, ctx.padding), None, None
 
 
-def _by_library(
-    gradient: Tensor, weight: Tensor, size: torch.Size, padding: tuple[int, int]
-) -> Tensor:
-    """The gradient (m, O, h, w) of the output as that of the input, (m, C, H, W).
-
-    By an operation that autocast leaves alone: to leave a context without autocast would drop the
-    weights that were cast already, since a GPU's way back runs in a thread of its own.
-    """
-    shape = (len(gradient), weight.shape[1], *size)
-    image: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
-        shape, weight, gradient, padding=padding
-    )
-    return image
-
-
 def _on_cpu(gradient: Tensor, weight: Tensor, size: torch.Size, padding: tuple[int, int]) -> Tensor:
-    """The same as a matrix product and sums of shifted planes."""
+    """The gradient of the image, as a matrix product and sums of shifted planes."""
     count, _, height, width = gradient.shape
     channels, rows, columns = weight.shape[1:]
     pixels = gradient.permute(0, 2, 3, 1).flatten(0, 2)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regbench import kernels
+from regbench.kernels import plain
 
 
 class HalvingMaxPool2d(nn.MaxPool2d):
@@ -71,16 +72,9 @@ class _Halving(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (where,) = ctx.saved_tensors
         # what is to be differentiated once more, by operations that can be
-        spread = spread_plainly if torch.is_grad_enabled() else _own().spread
+        spread = plain.spread if torch.is_grad_enabled() else _own().spread
         x: Tensor = spread(gradient, where)
         return x, None
-
-
-def spread_plainly(gradient: Tensor, where: Tensor) -> Tensor:
-    """Return the same as `regbench.kernels.pooling.spread`, by operations that have a way back."""
-    four = torch.stack([gradient.where(where == k, 0) for k in range(4)], dim=-1)
-    windows = four.view(*where.shape, 2, 2).transpose(3, 4)  # (m, C, H/2, 2, W/2, 2)
-    return windows.flatten(4, 5).flatten(2, 3)
 
 
 def _own() -> ModuleType:
