@@ -104,10 +104,10 @@ def load(folder: Path) -> Rows:
     """
     paths = {name: folder / f"{name}.parquet" for name in Rows._fields}
     there = {name: path for name, path in paths.items() if path.exists() or name in ALWAYS}
-    return Rows(**{name: _with_later(name, path) for name, path in there.items()})
+    return Rows(**{name: _table(name, path) for name, path in there.items()})
 
 
-def _with_later(name: str, path: Path) -> pd.DataFrame:
+def _table(name: str, path: Path) -> pd.DataFrame:
     table: pd.DataFrame = read_table(path)[0].to_pandas()
     lost = [column for column in NEEDED[name] if column not in table]
     if lost:
@@ -115,6 +115,11 @@ def _with_later(name: str, path: Path) -> pd.DataFrame:
             f"'{path}' has no {', '.join(map(repr, lost))}: an older version wrote it, and tables,"
             " figures and page are drawn from that; run the experiment again"
         )
+    return with_later(name, table)
+
+
+def with_later(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a report's table with the columns that those from before them lack (`LATER`)."""
     lacking = {
         column: value for column, value in LATER.get(name, {}).items() if column not in table
     }

@@ -9,7 +9,7 @@ import pandas as pd
 
 from regbench.grid import run_folder
 from regbench.known import Judged, Known
-from regbench.rows import ALWAYS, RUN, Rows
+from regbench.rows import ALWAYS, RUN, Rows, with_later
 from regbench.seals import read_table
 
 IDENTIFIED = {
@@ -34,7 +34,11 @@ def tables(folder: Path) -> Tables:
         UserError: one is damaged.
     """
     paths = {name: folder / f"{name}.parquet" for name in Rows._fields}
-    return {name: read_table(path)[0].to_pandas() for name, path in paths.items() if path.exists()}
+    return {
+        name: with_later(name, read_table(path)[0].to_pandas())
+        for name, path in paths.items()
+        if path.exists()
+    }
 
 
 def trainings(tables: Tables) -> dict[str, Known]:

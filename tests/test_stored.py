@@ -129,6 +129,17 @@ def test_suites_add_up_where_the_weights_are_the_same(gather, tmp_path):
     assert len(tables["verdicts"]) == 2 * 2 * 3 * IMAGES
 
 
+def test_a_report_from_before_a_column_has_what_that_means_beside_new_rows(gather, tmp_path):
+    make(manifest(), suites=["strong"])
+    older = gather(manifest())["evaluations"].drop(columns="precision")
+    write_table(Path("report/evaluations.parquet"), pa.Table.from_pandas(older), {})
+    shutil.rmtree(tmp_path / "results")
+    make(manifest(), suites=["white_box"])
+    told = gather(manifest())["evaluations"]
+    assert set(told["attack"]) == {"clean", "fgsm", "pgd"}
+    assert set(told["precision"]) == {"fp32"}
+
+
 @pytest.mark.parametrize(
     ("suites", "kept"), [(["white_box"], "w"), (["white_box", "strong"], "other")]
 )
@@ -199,10 +210,8 @@ def test_what_pays_for_a_loss_changes_nothing_and_is_told(gather, tmp_path):
     holds = r".* \(clean of 2 trainings, fgsm of 2 trainings\); `snakemake replace_report`"
     with pytest.raises(UserError, match=lacks + holds):
         gather(more)
-    for name, table in before.items():
-        pd.testing.assert_frame_equal(
-            table, read_table(Path(f"report/{name}.parquet"))[0].to_pandas()
-        )
+    for name, table in stored.tables(Path("report")).items():
+        pd.testing.assert_frame_equal(table, before[name])
     assert set(gather(more, "--replace")["runs"]["regularizer"]) == {"natural", "fgsm_at"}
 
 
