@@ -13,7 +13,7 @@ from regbench.errors import UserError
 from regbench.grid import resolve
 from regbench.manifest import Declared
 from regbench.rows import Rows
-from regbench.seals import digest_of, read_table, write_record, write_table
+from regbench.seals import digest_of, write_record, write_table
 from regbench.unfinished import unfinished
 
 IMAGES = 5
