@@ -7,8 +7,8 @@ Needs neither Snakemake nor data. `kernels` (regbench.kernels) asks for a GPU.
 
 import argparse
 import statistics
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
@@ -18,12 +18,23 @@ from worker import Case, Ours, add_case, at_once, built, case_of
 from regbench import device as devices
 from regbench import kernels
 from regbench.errors import UserError, program
+from regbench.grid import PAPER_TRAINING
 from regbench.layers import ScalingBatchNorm2d
 
 Part = Callable[[bool], AbstractContextManager[object]]
 """Whether a part is in the step -> a context in which steps built and taken are so."""
 
+
+@contextmanager
+def compiler(there: bool) -> Iterator[None]:
+    """Have the network compiled or not; nothing that was compiled before counts as known."""
+    torch.compiler.reset()
+    with patch.dict(PAPER_TRAINING, {"compiled": there}):
+        yield
+
+
 PARTS: dict[str, Part] = {
+    "compiler": compiler,
     "kernels": lambda there: patch.object(kernels, "OWN", there),
     "normalisation": lambda there: patch.object(
         ScalingBatchNorm2d, "fits", ScalingBatchNorm2d.fits if there else lambda _: False

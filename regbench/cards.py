@@ -84,6 +84,8 @@ class TrainingCard(Card):
     flip: bool
     selection_steps: int
     precision: str
+    # not in the JSON of a training that is not: its key is older than this field
+    compiled: bool = Field(False, exclude_if=lambda compiled: not compiled)
 
 
 class RunCard(Card):

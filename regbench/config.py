@@ -143,6 +143,9 @@ class Training(Section):
     precision: Literal["fp32", "tf32", "bf16"] | None = Field(
         None, description="of the training; every verdict is in fp32"
     )
+    compiled: Annotated[bool, Field(strict=True)] | None = Field(
+        None, description="by PyTorch's compiler, for large networks on a GPU; rounds elsewhere"
+    )
 
 
 class Member(BaseModel):

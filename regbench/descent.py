@@ -8,6 +8,7 @@ PyTorch: what cannot be recorded, or does not give the same step when replayed, 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -96,10 +97,8 @@ class Recorded:
     def _first(self, step: Step) -> Tensor:
         """Record the step and check it against an eager one; leave the state after one step."""
         before = _State.of(self._descent, step)
-        self._static = Step(
-            step.model, step.x.clone(), step.y.clone(), step.epsilon, step.generator,
-            step.progress.clone(),
-        )  # fmt: skip
+        own = {name: getattr(step, name).clone() for name in ("x", "y", "progress")}
+        self._static = replace(step, **own)
         wrong = self._try(step, self._static, before)
         # not where the error was caught: its traceback holds the graph's memory
         return self._eagerly(step, before, wrong) if wrong else self._terms.clone()

@@ -53,6 +53,7 @@ PAPER_TRAINING = {
     "flip": False,
     "selection_steps": 3,
     "precision": "fp32",
+    "compiled": False,
 }
 """arXiv:2002.00614's, for what no level of the config sets."""
 

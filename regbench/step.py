@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regbench import ascent
+from regbench.compiled import Compiled
 
 
 class Objective(NamedTuple):
@@ -34,6 +35,7 @@ class Step:
         epsilon: attack radius ε, L∞.
         generator: the stream that noise is drawn from.
         progress: how much of the training is done, (), 0 at its first step and below 1 at its last.
+        compiled: the network's ways, if they are.
     """
 
     model: nn.Module
@@ -42,24 +44,22 @@ class Step:
     epsilon: float
     generator: torch.Generator
     progress: Tensor = field(default_factory=lambda: torch.zeros(()))
+    compiled: Compiled | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """Return f(x), (m, K), in train mode, with a graph down to the weights."""
-        self._mode(training=True)
-        return ascent.logits(self.model, x)
+        return ascent.logits(self._trained(), x)
 
     def frozen_logits(self, x: Tensor) -> Tensor:
         """Return f(x), (m, K), in eval mode, without a graph."""
-        self._mode(training=False)
         with torch.no_grad():
-            return ascent.logits(self.model, x)
+            return ascent.logits(self._frozen(), x)
 
     def gradient(
         self, x: Tensor, target: Tensor, loss: ascent.Loss = ascent.cross_entropy
     ) -> Tensor:
         """Return ∇ₓ loss(f(x), target), the shape of `x`, in eval mode."""
-        self._mode(training=False)
-        return ascent.input_gradient(self.model, x, target, loss)
+        return ascent.input_gradient(self._frozen(), x, target, loss)
 
     def fgsm(self) -> Tensor:
         """Return clip₀₁(x + ε · sign ∇ₓCE), the batch's FGSM images (Goodfellow 2015)."""
@@ -77,6 +77,13 @@ class Step:
         """Return standard normal noise of the shape of the batch."""
         return ascent.normal(self.x, self.generator)
 
-    def _mode(self, *, training: bool) -> None:
+    def _trained(self) -> nn.Module:
+        return self.compiled.trained if self.compiled else self._in_mode(training=True)
+
+    def _frozen(self) -> nn.Module:
+        return self.compiled.frozen if self.compiled else self._in_mode(training=False)
+
+    def _in_mode(self, *, training: bool) -> nn.Module:
         if self.model.training is not training:
             self.model.train(training)
+        return self.model

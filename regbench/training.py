@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
+from regbench.compiled import Compiled
 from regbench.course import Course, Epoch, Weights, copy
 from regbench.descent import Descent, Recorded, TrainingLoss, cuda_graph
 from regbench.keeper import Keeper
@@ -63,13 +65,16 @@ def fit(
         progress: called with each row of the learning curve.
         keeper: puts the state down and takes it up; without one, nothing is kept.
         limit: hours after which no further epoch is begun.
+
+    Raises:
+        UserError: the card asks for a compiled network, and the compiler does not work here.
     """
     device, settings = train.x.device, card.training
     course = Course.begin(card, model, device, loss)
     if keeper:
         keeper.resume(course)
     descent = Descent(model, loss, course.optimizer, PRECISIONS[settings.precision])
-    take = _stepper(descent, device, settings.batch_size)
+    take = _stepper(descent, device, settings)
     while course.epoch < settings.epochs and course.status == "ok":
         try:
             progress(_epoch(card, train, held_out, course, take, keeper))
@@ -166,8 +171,16 @@ def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Te
     return x
 
 
-def _stepper(descent: Descent, device: torch.device, size: int) -> Callable[[Step], Tensor]:
-    return Recorded(descent, cuda_graph, size) if device.type == "cuda" else descent
+def _stepper(
+    descent: Descent, device: torch.device, settings: TrainingCard
+) -> Callable[[Step], Tensor]:
+    size = settings.batch_size
+    take = Recorded(descent, cuda_graph, size) if device.type == "cuda" else descent
+    if not settings.compiled:
+        return take
+    ways = Compiled(descent.model)
+    # what is compiled is for batches of one size; an epoch's last may be smaller
+    return lambda step: take(replace(step, compiled=ways) if len(step.y) == size else step)
 
 
 def _descend(

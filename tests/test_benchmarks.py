@@ -474,6 +474,14 @@ def test_a_part_is_in_every_other_step_and_its_gain_is_that_of_the_pairs(modules
     assert told["gain"] == 1.25
 
 
+def test_a_network_is_compiled_in_every_other_step(modules):
+    gains, worker = modules("gains"), modules("worker")
+    for there in (False, True):
+        with gains.PARTS["compiler"](there):
+            assert worker.card(small(worker)).training.compiled is there
+    assert not worker.card(small(worker)).training.compiled
+
+
 def test_kernels_are_asked_for_in_every_other_step(modules, monkeypatch):
     gains, worker = modules("gains"), modules("worker")
     seen = []

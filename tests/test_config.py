@@ -94,6 +94,16 @@ def test_pieces_are_part_of_the_key_unless_there_is_one(config):
     assert cards[2].attacks["fgsm"].pieces == 2
 
 
+def test_a_compiled_training_is_another_and_its_key_is_the_old_one_without(config):
+    usual, off, on = (
+        resolve(parse(one), DECLARED).runs[0].card
+        for one in (config, *(set_at(config, "training.compiled", one) for one in (False, True)))
+    )
+    assert usual.key == off.key != on.key
+    assert "compiled" not in off.text()
+    assert type(on).read(on.text()) == on
+
+
 def test_what_attacks_craft_in_is_part_of_the_key_unless_it_is_fp32(config):
     asked = [config, *(set_at(config, "evaluation.precision", one) for one in ("fp32", "tf32"))]
     manifests = [resolve(parse(one), DECLARED) for one in asked]

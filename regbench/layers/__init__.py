@@ -29,6 +29,14 @@ def tune(model: nn.Module) -> nn.Module:
     return model
 
 
+def untuned(model: nn.Module) -> nn.Module:
+    """Return `model` itself, its layers PyTorch's own again, but for what stays in float32."""
+    for module in model.modules():
+        if isinstance(module, FASTER):
+            module.__class__ = type(module).__base__  # type: ignore[assignment]
+    return model
+
+
 def _flattening(layers: nn.Sequential) -> None:
     """Tell a pooling of `layers` that what follows flattens it, but for what keeps the layout."""
     left = [layer for layer in layers if type(layer) is not nn.ReLU]

@@ -17,13 +17,21 @@ MOST_KERNELS, MOST_TAPS = 128, 128
 """What one program of a GPU's kernel keeps in registers."""
 
 
-class ImageConv2d(nn.Conv2d):
+class FloatConv2d(nn.Conv2d):
+    """A `Conv2d` that autocast leaves in float32: bf16 would round a pixel by up to 0.5/255."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of `x`, (m, C, H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+class ImageConv2d(FloatConv2d):
     """A `Conv2d` of few channels, at stride 1, that is fast to differentiate by its input.
 
     oneDNN pads one channel to the 16 lanes of a vector and spends as long on this layer's input
     gradient as on a layer of 16 times its work; here it is a matrix product and shifted sums. cuDNN
     has none of its fast kernels for so few channels; ours are there (regbench.kernels).
-    Under autocast the layer stays in float32: bf16 would round a pixel by up to 0.5/255.
     """
 
     @staticmethod

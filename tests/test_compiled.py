@@ -1,0 +1,134 @@
+"""A network compiled by PyTorch: the same steps, on the network's own weights."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regbench.cards import RunCard
+from regbench.compiled import Compiled, _sharing
+from regbench.errors import UserError
+from regbench.grid import PAPER_TRAINING
+from regbench.layers import ImageConv2d, tune
+from regbench.layers.image import FloatConv2d
+from regbench.precision import PRECISIONS
+from regbench.prepare import Split
+from regbench.regularizers.natural import Natural
+from regbench.step import Step
+from regbench.training import fit
+
+compiles = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler here"
+)
+
+
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 10))
+    return tune(model).to(memory_format=torch.channels_last)
+
+
+def taken(loss, *, compiled):
+    """Three steps, between which the network is judged: its terms, and where the weights end.
+
+    In double precision, where no sign of a gradient near 0 turns.
+    """
+    model = network().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    ways = Compiled(model) if compiled else None
+    images, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    terms = []
+    for _ in range(3):
+        x = torch.rand(8, 1, 4, 4, generator=images, dtype=torch.float64)
+        y = torch.randint(10, (8,), generator=images)
+        model.eval()
+        objective = loss(Step(model, x, y, 0.1, noise, compiled=ways))
+        optimizer.zero_grad()
+        objective.total.backward()
+        optimizer.step()
+        terms.append(torch.stack(objective).detach())
+    return torch.stack(terms), model.state_dict()
+
+
+# one image by itself, and a batch in eval mode without a way back
+@compiles
+@pytest.mark.parametrize("name", ["sat_r1", "trades"])
+def test_compiled_steps_are_those_of_the_network(name, small_loss):
+    plain, ours = (taken(small_loss(name), compiled=one) for one in (False, True))
+    torch.testing.assert_close(ours[0], plain[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours[1], plain[1], rtol=1e-10, atol=1e-10)
+
+
+@compiles
+def test_compiled_bf16_rounds_where_the_network_does():
+    """Not in the image layer, whose pixels bf16 would round."""
+    model, x = network().eval(), torch.rand(8, 1, 4, 4)
+    with PRECISIONS["bf16"](x.device):
+        expected, got = model(x), Compiled(model).frozen(x)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(model(x), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_both_ways_are_on_the_weights_of_the_network_itself(frozen):
+    model = network()
+    other = _sharing(model, frozen=frozen)
+    kinds = [FloatConv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ReLU, nn.Flatten, nn.Linear]
+    assert [type(layer) for layer in other] == kinds
+    assert type(model[0]) is ImageConv2d
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1)
+    model[1].running_mean.fill_(5)
+    for (name, mine), (same, theirs) in zip(
+        model.state_dict().items(), other.state_dict().items(), strict=True
+    ):
+        assert name == same
+        assert torch.equal(mine, theirs)
+        assert mine.data_ptr() == theirs.data_ptr()
+    assert {one.requires_grad for one in other.parameters()} == {not frozen}
+    assert all(one.requires_grad for one in model.parameters())
+
+
+def test_an_untuned_image_layer_stays_in_float32():
+    layer = _sharing(nn.Sequential(ImageConv2d(1, 2, 3)), frozen=True)[0]
+    x = torch.rand(2, 1, 5, 5)
+    expected = F.conv2d(x, layer.weight, layer.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batches_of_the_cards_size_are_compiled_and_no_other(compiled, monkeypatch):
+    training = {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "compiled": compiled}
+    card = RunCard(
+        data={"source": "x", "arguments": {}, "validation": 1, "split_seed": 0},
+        model={"architecture": "x", "arguments": {}},
+        regularizer={"loss": "x", "hyperparameters": {}},
+        epsilon=0.1,
+        training=PAPER_TRAINING | training,
+        seed=0,
+    )
+    sizes = []
+    monkeypatch.setattr("regbench.training.Compiled", lambda model: SimpleNamespace(trained=model))
+
+    def loss(step):
+        sizes.append((len(step.y), step.compiled is not None))
+        return Natural()(step)
+
+    split = Split(torch.rand(20, 1, 4, 4), torch.randint(10, (20,)))
+    fit(card, network(), loss, split, split, lambda row: None)
+    assert sizes == [(8, compiled), (8, compiled), (4, False)]
+
+
+def test_a_compiler_that_does_not_work_is_one_line(monkeypatch):
+    def missing(*_, **__):
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nset CXX")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    with pytest.raises(UserError, match=r"which takes a C\+\+ compiler .*found\); install that"):
+        Compiled(network())
