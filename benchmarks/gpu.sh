@@ -20,6 +20,8 @@ measure 40 gains kernels --method sat_r3 --precision fp32
 measure 60 gains kernels --network resnet18 --method sat_r3 --batch 128 --steps 40
 measure 60 gains normalisation --network resnet18 --method pgd_at --batch 128 --steps 15
 measure 60 gains normalisation --network resnet18 --method sat_r3 --batch 128 --steps 40
+# does a compiled network gain, once it is compiled
+measure 150 gains compiler --network resnet18 --method sat_r3 --batch 128 --steps 40 --rounds 2
 # does Square gain by computing anew only what its square reaches
 measure 30 squares --batch 1000
 measure 60 squares --network resnet18 --batch 200
