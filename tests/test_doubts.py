@@ -39,6 +39,7 @@ def under(attack, right, member="pgd", epsilon=0.1, source=None, n=IMAGES, **tol
         "member": f"regbench.attacks.{member}", "arguments": json.dumps(arguments),
         "epsilon": epsilon, "source": source, "seconds": 1.0, "warnings": "", "checkpoint": "best",
         "status": "ok",
+        "precision": "fp32",
         **dict.fromkeys(["sweep", "value", "family"]),
     }  # fmt: skip
     return verdicts, evaluation
