@@ -207,11 +207,13 @@ def test_a_kernel_is_held_against_pytorch_once_for_each_kind_of_input():
         result, noted = taken(x, noted=True)
         assert torch.equal(result, 2 * x)
         assert noted is True
+    for count in (5, 6, 7):
+        taken(torch.rand(count, 2, 2), noted=True)
     taken(x.t(), noted=True)
     taken(x.double(), noted=True)
     taken(x, noted=False)
-    assert plain.calls == 5
-    assert kernel.calls == 6 + 5
+    assert plain.calls == 6
+    assert kernel.calls == 9 + 6
 
 
 def test_a_kernel_that_gives_other_numbers_is_not_taken():
@@ -221,6 +223,23 @@ def test_a_kernel_that_gives_other_numbers_is_not_taken():
         taken(torch.ones(2), noted=True)
     assert torch.equal(taken(torch.full((2,), 5.0), noted=True)[0], torch.full((2,), 5.0))
     assert kernel.calls == 1
+
+
+def test_a_kernel_that_fails_is_not_taken_unless_memory_is_all_it_lacks():
+    def failing(error):
+        def kernel(x):
+            raise error
+
+        return proved_by(lambda x: x)(kernel)
+
+    taken, x = failing(RuntimeError("Failed to find C compiler")), torch.ones(2)
+    with pytest.warns(
+        RuntimeWarning, match=r"fails \(RuntimeError: Failed to find C compiler\) on"
+    ):
+        assert taken(x) is x
+    assert taken(x) is x
+    with pytest.raises(torch.OutOfMemoryError):
+        failing(torch.OutOfMemoryError("CUDA out of memory"))(x)
 
 
 NAN, INF = float("nan"), float("inf")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from regbench.memory import exhausted
+
 TOLERANCE = 1e-2
 """Of the largest number: PyTorch's operation may be in TF32, the kernel is in float32."""
 
@@ -25,7 +27,8 @@ def proved_by(
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Have a kernel take only what it has done once as `plain` does it; else `plain`, and warn.
 
-    Tensors of the same shapes, layouts and types are of one kind.
+    Tensors of the same sizes, layouts and types are of one kind, however many images up to the next
+    power of two: an attack's batches shrink by a few at a time.
 
     Args:
         plain: the same by operations of PyTorch.
@@ -38,11 +41,12 @@ def proved_by(
         def call(*given: Given.args, **options: Given.kwargs) -> Result:
             kind = (*map(_kind, given), *map(_kind, options.values()))
             if kind not in right:
-                right[kind] = agree(kernel(*given, **options), plain(*given, **options))
-                if not right[kind]:
+                wrong = _wrong(lambda: kernel(*given, **options), lambda: plain(*given, **options))
+                right[kind] = not wrong
+                if wrong:
                     warnings.warn(
-                        f"the kernel {kernel.__name__} gives other numbers than PyTorch on this"
-                        " GPU; PyTorch's operations are taken instead, which are slower",
+                        f"the kernel {kernel.__name__} {wrong} on this GPU; PyTorch's operations"
+                        " are taken instead, which are slower",
                         RuntimeWarning,
                         stacklevel=2,
                     )
@@ -54,9 +58,23 @@ def proved_by(
 
 
 def _kind(given: object) -> object:
-    if isinstance(given, Tensor):
-        return given.shape, given.stride(), given.dtype, given.device
-    return given
+    if not isinstance(given, Tensor):
+        return given
+    first, *rest = given.shape
+    return first.bit_length(), *rest, given.stride(), given.dtype, given.device
+
+
+def _wrong(kernel: Callable[[], object], plain: Callable[[], object]) -> str:
+    """Return what is wrong with a kernel's result; nothing, if it is what PyTorch's is."""
+    expected = plain()
+    try:
+        result = kernel()
+    except Exception as error:
+        if isinstance(error, (RuntimeError, MemoryError)) and exhausted(error):
+            raise
+        # without a C compiler, say, Triton cannot start any
+        return f"fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return "" if agree(result, expected) else "gives other numbers than PyTorch"
 
 
 def agree(one: object, other: object) -> bool:
