@@ -19,6 +19,9 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
 class Compiled:
     """A network's two ways, compiled; weights and statistics are those of the network itself.
 
+    A network that replaces a buffer instead of changing it in place, or a loss that differentiates
+    twice or calls the network by itself, is not for it.
+
     Attributes:
         trained: in train mode, with a way back to the weights.
         frozen: in eval mode, with a way back to the image alone.

@@ -216,6 +216,14 @@ def test_a_kernel_is_held_against_pytorch_once_for_each_kind_of_input():
     assert kernel.calls == 9 + 6
 
 
+def test_weights_of_another_number_are_of_another_kind():
+    held = []
+    taken = proved_by(lambda x, w: held.append(len(w)) or x)(lambda x, w: x)
+    for count in (20, 30, 30):
+        taken(torch.rand(4, 2), torch.rand(count, 2))
+    assert held == [20, 30]
+
+
 def test_a_kernel_that_gives_other_numbers_is_not_taken():
     kernel, plain = Counting(lambda x: 1.03 * x), Counting(lambda x: x)
     taken = proved_by(plain)(kernel)

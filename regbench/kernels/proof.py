@@ -27,8 +27,8 @@ def proved_by(
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Have a kernel take only what it has done once as `plain` does it; else `plain`, and warn.
 
-    Tensors of the same sizes, layouts and types are of one kind, however many images up to the next
-    power of two: an attack's batches shrink by a few at a time.
+    Tensors of the same shapes, layouts and types are of one kind; of the first, which has the
+    images, their number counts to the next power of two: an attack's batches shrink by a few.
 
     Args:
         plain: the same by operations of PyTorch.
@@ -39,7 +39,8 @@ def proved_by(
 
         @wraps(kernel)
         def call(*given: Given.args, **options: Given.kwargs) -> Result:
-            kind = (*map(_kind, given), *map(_kind, options.values()))
+            images, *others = given
+            kind = (_of_images(images), *map(_kind, others), *map(_kind, options.values()))
             if kind not in right:
                 wrong = _wrong(lambda: kernel(*given, **options), lambda: plain(*given, **options))
                 right[kind] = not wrong
@@ -58,10 +59,16 @@ def proved_by(
 
 
 def _kind(given: object) -> object:
+    if isinstance(given, Tensor):
+        return given.shape, given.stride(), given.dtype, given.device
+    return given
+
+
+def _of_images(given: object) -> object:
     if not isinstance(given, Tensor):
         return given
-    first, *rest = given.shape
-    return first.bit_length(), *rest, given.stride(), given.dtype, given.device
+    count, *shape = given.shape
+    return count.bit_length(), *shape, given.stride(), given.dtype, given.device
 
 
 def _wrong(kernel: Callable[[], object], plain: Callable[[], object]) -> str:
