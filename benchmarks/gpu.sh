@@ -15,7 +15,7 @@ measure() {
 
 "${PYTHON:-python3}" -m pytest -q tests/test_kernels.py tests/test_descent.py tests/test_sharing.py \
     tests/test_incremental.py
-# do kernels of our own gain, each held against PyTorch's first; in the layout of fp32, and where the image layer is a small part
+# do kernels of our own gain in both layouts, and where the image layer is a small part
 measure 40 gains kernels --method sat_r3
 measure 40 gains kernels --method sat_r3 --precision fp32
 measure 60 gains kernels --network resnet18 --method sat_r3 --batch 128 --steps 40

@@ -200,7 +200,8 @@ def test_a_report_loses_nothing_unless_told_to(gather, tmp_path, what):
 def test_what_pays_for_a_loss_changes_nothing_and_is_told(gather, tmp_path):
     """More rows in sum than before, of which some would be gone."""
     make(manifest(["fgsm_at"]))
-    before = gather(manifest(["fgsm_at"]))
+    gather(manifest(["fgsm_at"]))
+    before = {path: path.read_bytes() for path in Path("report").iterdir()}
     shutil.rmtree(tmp_path / "results")
     more = manifest(epsilon=0.2)
     make(more)
@@ -210,8 +211,7 @@ def test_what_pays_for_a_loss_changes_nothing_and_is_told(gather, tmp_path):
     holds = r".* \(clean of 2 trainings, fgsm of 2 trainings\); `snakemake replace_report`"
     with pytest.raises(UserError, match=lacks + holds):
         gather(more)
-    for name, table in stored.tables(Path("report")).items():
-        pd.testing.assert_frame_equal(table, before[name])
+    assert {path: path.read_bytes() for path in Path("report").iterdir()} == before
     assert set(gather(more, "--replace")["runs"]["regularizer"]) == {"natural", "fgsm_at"}
 
 

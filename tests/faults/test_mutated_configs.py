@@ -363,8 +363,9 @@ def reason(judge: Judge, damage: Damage) -> str | None:
 
 def _defaults(judge: Judge, path: Place, key: str) -> list:
     """What a key may stand for where it is left out; the label of an attack is its own name."""
+    entry = path[:-1] if path[-1] == key else path
     declared = [one.hyperparameters for one in judge.declared.values()]
-    return [one[key] for one in (PAPER_TRAINING, *declared) if key in one] + [*path[-2:]]
+    return [one[key] for one in (PAPER_TRAINING, *declared) if key in one] + [*entry[-1:]]
 
 
 def _is_number(value: Any) -> bool:
