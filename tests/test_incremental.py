@@ -12,7 +12,9 @@ from regbench import incremental, members
 from regbench.attacks.autoattack import AutoAttack
 from regbench.cards import ModelCard
 from regbench.incremental import Incremental
-from regbench.incremental.windows import Reach, Span, Window
+from regbench.incremental.linear import Convolution, Product
+from regbench.incremental.windows import Piece, Reach, Span, Window
+from regbench.layers import tune
 from regbench.models.small_cnn import SmallCNN
 from regbench.network import laid_out, plain
 
@@ -90,8 +92,11 @@ def test_a_reach_is_what_a_convolution_reads(kernel, stride, padding, dilation):
         y = F.conv1d(x, ones, stride=stride, padding=padding, dilation=dilation)
         reached = y[0, 0].nonzero().flatten().tolist()
         span = reach.reached_by(Span(first, past), y.shape[-1])
+        alike = reach.alike(Span(first, past), y.shape[-1])
         assert span.length > 0
-        assert set(reached) <= set(range(*span)) <= set(range(y.shape[-1]))
+        assert set(reached) <= set(range(*span)) <= set(range(*alike)) <= set(range(y.shape[-1]))
+        if reached and dilation == 1:
+            assert span == Span.over(reached)
         padded = F.pad(x, (padding, padding + length))[0, 0]
         read = reach.read_by(span)
         cut = padded[read.first + padding : read.past + padding]
@@ -101,7 +106,7 @@ def test_a_reach_is_what_a_convolution_reads(kernel, stride, padding, dilation):
 
 def test_windows_of_the_same_square_are_of_one_size_wherever_it_lies():
     reach = Reach(5, 1, 2, 1)
-    spans = [reach.reached_by(Span(first, first + 3), 28) for first in range(26)]
+    spans = [reach.alike(Span(first, first + 3), 28) for first in range(26)]
     assert {span.length for span in spans} == {7}
 
 
@@ -127,21 +132,38 @@ def test_images_that_have_nothing_to_do_with_the_last_ones_are_right_too(count):
     follow(model, iter([images(shape), 1 - images(shape, count), images(shape), images(shape)[:1]]))
 
 
-def test_a_small_change_costs_what_it_reaches():
-    model, shape = network("lenet_plus")
-    seen = []
-    model[3].register_forward_hook(lambda layer, given, out: seen.append(tuple(out.shape[-2:])))
-    ours = Uncompared(model)
-    x = images(shape)
+def reached(model: nn.Module, shape: tuple[int, int, int], place: tuple[int, int]) -> list[int]:
+    """How many pixels of each map are computed anew when one of the images changes."""
+    ours, x = Uncompared(model), images(shape)
     with torch.no_grad():
         ours(x)
-        for place in ((0, 0), (14, 14), (27, 27)):
-            x = x.clone()
-            x[..., place[0], place[1]] = 0.5
-            ours(x)
-    # 1 pixel, 5×5 after the first convolution, 3×3 pooled, 7×7 after the second, wherever it was
-    assert seen[-3:] == [(7, 7)] * 3
-    assert seen[:-3] == [(14, 14)] * 2  # the plan, by one image, and the first batch
+        x[..., place[0], place[1]] = 0.5
+        ours(x)
+    return [
+        ours._maps.tried[n].window.area for n in ours._graph.graph.nodes if n in ours._maps.kept
+    ]
+
+
+def test_a_small_change_costs_what_it_reaches():
+    model, shape = network("lenet_plus")
+    # images, conv 5×5, pooled (and ReLU), conv 5×5, pooled (and ReLU), fully connected
+    assert reached(model, shape, (14, 14)) == [1, 25, 9, 49, 16, 1]
+    # a convolution of an image is of one size wherever the change lies
+    assert reached(model, shape, (0, 0)) == [1, 25, 9, 25, 9, 1]
+    assert reached(model, shape, (27, 27)) == [1, 25, 9, 25, 9, 1]
+
+
+def test_a_wide_convolution_takes_the_change_alone(monkeypatch):
+    model, shape = network("lenet_plus")
+    made_of, taken = Convolution.made_of, []
+
+    def seen(self, change, size):
+        taken.append(change.values.shape)
+        return made_of(self, change, size)
+
+    monkeypatch.setattr(Convolution, "made_of", seen)
+    reached(model, shape, (14, 14))
+    assert taken == [(5, 32, 3, 3)]
 
 
 @pytest.mark.parametrize("calls", [3, 9])
@@ -273,6 +295,89 @@ def test_logits_may_be_a_map():
     follow(model, itertools.chain(*(search(images((1, 6, 6), m), [2, 1, 1, 1]) for m in (2, 4))))
 
 
+class Twice(nn.Module):
+    """Reads a map flattened, by a large layer and besides."""
+
+    def __init__(self, flatten) -> None:
+        super().__init__()
+        self.flatten, self.large = flatten, nn.Linear(4 * 16 * 16, 1024)
+
+    def forward(self, x):
+        features = self.flatten(x)
+        return self.large(features) + features.sum(1, keepdim=True)
+
+
+FLATTENED = {
+    "module": nn.Flatten(),
+    "function": lambda x: torch.flatten(x, 1),
+    "method": lambda x: x.flatten(1),
+    "view": lambda x: x.view(x.size(0), -1),
+    "reshape": lambda x: torch.reshape(x, (-1, 1024)),
+    "twice": None,
+}
+
+
+@pytest.mark.parametrize("name", FLATTENED)
+def test_a_large_layer_reads_the_weights_of_what_changes(name):
+    torch.manual_seed(0)
+    flatten = FLATTENED[name] or FLATTENED["method"]
+    large = Twice(flatten)
+    if name != "twice":
+        large.forward = lambda x: large.large(large.flatten(x))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), large, nn.Linear(1024, 5))
+    model = tune(model).double().eval().requires_grad_(False)
+    ours = follow(model, search(images((1, 16, 16)), [12, 5, 3, 2, 2, 1, 1]))
+    assert len(ours._plan.linear) == 1
+    assert len(ours._plan.flattened) == (name != "twice")
+
+
+def test_a_network_may_begin_with_a_large_layer():
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 4)]
+    model = tune(nn.Sequential(*layers)).double().eval().requires_grad_(False)
+    ours = follow(model, search(images((1, 32, 32)), [9, 3, 2, 2, 1, 1]))
+    assert len(ours._plan.linear) == 1
+
+
+def test_what_rounding_adds_up_to_is_dropped_now_and_then(monkeypatch):
+    """In place of rounding: each change is passed on a hundredth too large."""
+    model, shape = network("lenet_plus")
+    made_of = Product.made_of
+
+    def wrong(self, change, size):
+        window, values = made_of(self, change, size)
+        return Piece(window, values * 1.01)
+
+    def error(often: int) -> float:
+        monkeypatch.setattr(incremental, "OFTEN", often)
+        ours = Uncompared(model)
+        with torch.no_grad():
+            off = [float((ours(x) - model(x)).abs().max()) for x in search(images(shape), [2] * 41)]
+        return max(off[-5:])
+
+    monkeypatch.setattr(Product, "made_of", wrong)
+    assert error(often=4) < error(often=1000) / 2
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_squares_that_share_a_place_leave_nothing_behind(size):
+    """The second covers the first, which one image kept: that image is like neither try."""
+    model, shape = network("lenet_plus")
+    ours, best = Uncompared(model), images(shape, 12)
+    places = [(4, 4), (4, 4), (20, 20), (12, 12)]
+    areas = []
+    with torch.no_grad():
+        ours(best)
+        for step, (top, left) in enumerate(places):
+            x = best.clone()
+            x[..., top : top + size, left : left + size] = 0.1 * (step + 1)
+            torch.testing.assert_close(ours(x), model(x), **EXACT)
+            areas.append(ours._maps.tried[ours._plan.image].window.area)
+            if step == 0:
+                best[0] = x[0]
+    assert areas == [size**2] * 4
+
+
 def test_images_of_another_size_have_a_plan_of_their_own():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 4)]
@@ -310,6 +415,9 @@ class Darker(nn.Module):
         [nn.Conv2d(1, 3, (3, 1), stride=(2, 1), padding=(1, 0)), nn.ReLU(inplace=True)],
         [nn.Conv2d(1, 2, 3, dilation=2), nn.InstanceNorm2d(2), nn.ELU()],
         [nn.Conv2d(1, 4, 1), nn.PixelShuffle(2), nn.Conv2d(1, 1, 3)],
+        [nn.Conv2d(1, 4, 5, padding=2), nn.Conv2d(4, 2, (5, 7), padding=(1, 4), groups=2)],
+        [nn.Conv2d(1, 4, 5, padding=4, dilation=2, bias=False), nn.Sigmoid()],
+        [nn.Conv2d(1, 4, 7, padding=7)],
         [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Dropout2d(), nn.GELU()],
         [nn.ConvTranspose2d(1, 2, 3)],
     ],

@@ -17,6 +17,9 @@ LARGE = 0.5
 MOST_BYTES = 2**31
 """Of what is kept and tried; a network that takes more is called as it is."""
 
+OFTEN = 256
+"""Calls after which maps to which changes were added are computed anew, since sums round."""
+
 CLOSE = 1e-4
 """Of the largest logit, which is further than rounding goes."""
 
@@ -26,8 +29,8 @@ class Incremental:
 
     A random search tries thousands of small squares on the same images and keeps those that help
     (Square, Andriushchenko et al. 2020). Each layer's output, its map, is kept of the images as
-    they stand; of a convolution or a pooling only the window that a square reaches is computed.
-    The logits are the network's own but for rounding, whatever the images are.
+    they stand; of a convolution or a pooling only the window that a square reaches is computed, and
+    what is linear and large takes the change alone. The logits are the network's own but for rounding, whatever the images are.
 
     A network that is no fixed graph, or whose maps would take more than `MOST_BYTES`, is called as
     it is, and so is one that does not come out the same: each 1st, 2nd, 4th, 8th… call is compared,
@@ -80,15 +83,28 @@ class Incremental:
             self._plan = Plan.of(graph, Whole(graph).values_of(x[:1]))
         if self._plan.bytes_of(x) > MOST_BYTES:
             return None
-        whole = Whole(graph, self._plan.kept)
-        values = whole.values_of(x.clone())  # whoever gave the images may change them
-        self._maps = Maps(self._plan, {node: values[node] for node in self._plan.kept})
+        return self._map(graph, x.clone())  # whoever gave the images may change them
+
+    def _map(self, graph: fx.GraphModule, x: Tensor) -> Tensor:
+        """Keep the maps of `x`, and return its logits."""
+        assert self._plan is not None
+        whole = self._whole(graph)
+        self._maps = Maps.of(self._plan, whole.values_of(x))
         return whole.logits
+
+    def _whole(self, graph: fx.GraphModule) -> Whole:
+        assert self._plan is not None
+        return Whole(graph, self._plan.kept)
 
     def _renewed(self, graph: fx.GraphModule, x: Tensor) -> Tensor:
         """Return the logits of `x`, computed of what differs from the images before."""
         assert self._maps is not None
-        window = self._maps.follow(x)
+        window, strays = self._maps.follow(x)
+        if len(strays):
+            stood = self._maps.without(window, x, strays)
+            self._maps.replace(strays, self._whole(graph).values_of(stood))
+        if self._calls % OFTEN == 0:
+            self._map(graph, self._maps.image)
         if window.area > LARGE * Window.whole(x.shape).area:
             window = Window.whole(x.shape)
         logits, self._maps.tried = renewed(graph, self._maps, x, window)

@@ -1,19 +1,45 @@
 """The maps of a network that are kept of the images as they stand, and those tried on them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
 
 from regbench.incremental.plan import Plan
-from regbench.incremental.windows import Window
+from regbench.incremental.windows import Piece, Window
+
+SHARED = 1 / 8
+"""Of the images: so many have changed in a pixel of the square that is tried on all."""
 
 
-class Piece(NamedTuple):
-    """What is new of a map: its `values`, (m, C, h, w), in a `window` of it."""
+class Difference(NamedTuple):
+    """Where images are others than before.
+
+    Attributes:
+        window: of all images.
+        strays: the numbers of those that have changed elsewhere besides.
+    """
 
     window: Window
-    values: Tensor
+    strays: Tensor
+
+    @classmethod
+    def between(cls, x: Tensor, before: Tensor) -> "Difference":
+        """Return the one of `x` from `before`, both (m, C, H, W).
+
+        Where two tries in a row share pixels an image can be like neither, and then differs from
+        what is kept of it until something else is kept: it is better computed anew.
+        """
+        changed = (x != before).any(1)
+        everywhere = Window.around(changed.any(0))
+        shared = Window.around(changed.float().mean(0) > SHARED)
+        elsewhere = changed.clone()
+        shared.of(elsewhere).fill_(False)
+        strays = elsewhere.flatten(1).any(1).nonzero().flatten()
+        if everywhere.area < 2 * shared.area:
+            return cls(everywhere, strays[:0])
+        return cls(shared, strays)
 
 
 class Maps:
@@ -30,27 +56,48 @@ class Maps:
         self.plan, self.kept = plan, kept
         self.tried: dict[fx.Node, Piece] = {}
 
+    @classmethod
+    def of(cls, plan: Plan, values: Mapping[fx.Node, Tensor]) -> "Maps":
+        """Return those of a network's `values`."""
+        return cls(plan, {node: values[node].view(-1, *plan.kept[node][1:]) for node in plan.kept})
+
+    @property
+    def image(self) -> Tensor:
+        """The images as they stand, (m, C, H, W)."""
+        return self.kept[self.plan.image]
+
     def comparable(self, x: Tensor) -> bool:
         """Tell whether `x` may be of the images before, or of some of them."""
-        before = self.kept[self.plan.image]
+        before = self.image
         alike = before.shape[1:] == x.shape[1:] and before.dtype == x.dtype
         return alike and len(x) <= len(before)
 
-    def follow(self, x: Tensor) -> Window:
+    def follow(self, x: Tensor) -> Difference:
         """Bring what is kept up to images `x`, (m, C, H, W); return where they still differ.
 
         Any answer of `kept` and window is right. It is a small one if `x` is what stands, changed
         in the same square of each image, some of the images perhaps left out.
         """
-        if len(x) < len(self.kept[self.plan.image]):
+        if len(x) < len(self.image):
             self._leave_out(x)
         if self.tried:
             self._settle(x)
-        return Window.around((x != self.kept[self.plan.image]).any(0).any(0))
+        return Difference.between(x, self.image)
+
+    def without(self, window: Window, x: Tensor, images: Tensor) -> Tensor:
+        """Return those of `x` that `images`, (k,), are the numbers of, as before in `window`."""
+        stood = x[images]
+        window.of(stood).copy_(window.of(self.image[images]))
+        return stood
+
+    def replace(self, images: Tensor, values: Mapping[fx.Node, Tensor]) -> None:
+        """Keep `values` of those that `images`, (k,), are the numbers of."""
+        for node, kept in self.kept.items():
+            kept[images] = values[node].view(-1, *kept.shape[1:])
 
     def _leave_out(self, x: Tensor) -> None:
         """Keep of each image in `x` what is nearest to it; m² comparisons, when an image falls."""
-        before = self.kept[self.plan.image]
+        before = self.image
         nearest = torch.cdist(x.flatten(1), before.flatten(1), p=0).argmin(1)
         self.kept = {node: values[nearest] for node, values in self.kept.items()}
         self.tried = {
@@ -59,7 +106,7 @@ class Maps:
 
     def _settle(self, x: Tensor) -> None:
         """Keep what was tried on those images of `x` in which it stayed."""
-        before, square = self.kept[self.plan.image], self.tried[self.plan.image]
+        before, square = self.image, self.tried[self.plan.image]
         after = before.clone()
         square.window.of(after).copy_(square.values)
         from_before, from_after = x != before, x != after

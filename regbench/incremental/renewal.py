@@ -7,8 +7,11 @@ from typing import Any
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from regbench.incremental.maps import Maps, Piece
-from regbench.incremental.windows import Window
+from regbench.incremental.maps import Maps
+from regbench.incremental.windows import PIXEL, Piece, Window
+
+MOST = 0.6
+"""Share of a map from which on a change in it is not passed on by itself."""
 
 
 class Whole(fx.Interpreter):
@@ -62,13 +65,18 @@ class _Renewal(fx.Interpreter):
     """Runs a graph in which the value of a map is a `Piece`."""
 
     def __init__(self, graph: fx.GraphModule, maps: Maps) -> None:
-        super().__init__(graph)
+        # a flattened map is read by whoever reads what it was flattened to
+        super().__init__(graph, garbage_collect_values=False)
         self._plan, self._kept = maps.plan, maps.kept
         self.tried: dict[fx.Node, Piece] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
             value = super().run_node(n)
+        elif n in self._plan.flattened:
+            value = None  # made of the map, where it is read
+        elif n in self._plan.linear:
+            value = self._linearly(n)
         elif n in self._plan.local:
             value = self._locally(n)
         elif n in self._plan.sizes:
@@ -79,7 +87,22 @@ class _Renewal(fx.Interpreter):
             value = self._called(n, None)
         if n in self._plan.kept:
             self.tried[n] = value
-        return value
+        features = n in self._plan.linear and n not in self._plan.sizes
+        return value.values.flatten(1) if features else value
+
+    def _linearly(self, n: fx.Node) -> Piece:
+        layer = self._plan.linear[n]
+        new: Piece = self.env[layer.source]
+        if new.window.area > MOST * Window.whole(self._plan.sizes[layer.source]).area:
+            return self._locally(n) if n in self._plan.local else self._entirely(n, layer.source)
+        change = new.values - new.window.of(self._kept[layer.source])
+        window, made = layer.made_of(Piece(new.window, change), self._plan.kept[n])
+        return Piece(window, window.of(self._kept[n]) + made)
+
+    def _entirely(self, n: fx.Node, source: fx.Node) -> Piece:
+        """Return what a layer makes of all features of a map, as a map of one pixel."""
+        features = self._cut(source, None).flatten(1)
+        return Piece(PIXEL, self.call_module(n.target, (features,), {})[..., None, None])
 
     def _locally(self, n: fx.Node) -> Piece:
         layer, (source,) = self._plan.local[n], n.all_input_nodes

@@ -65,6 +65,17 @@ class Window(NamedTuple):
         return Window(*(Span(a.first - b.first, a.past - b.first) for a, b in pairs))
 
 
+PIXEL = Window(Span(0, 1), Span(0, 1))
+"""All of an image of one pixel."""
+
+
+class Piece(NamedTuple):
+    """What is new of a map: its `values`, (m, C, h, w), in a `window` of it."""
+
+    window: Window
+    values: Tensor
+
+
 class Reach(NamedTuple):
     """How far a convolution or a pooling looks along one axis."""
 
@@ -79,12 +90,16 @@ class Reach(NamedTuple):
         return Span(outputs.first * self.stride - self.padding, last - self.padding + 1)
 
     def reached_by(self, inputs: Span, length: int) -> Span:
-        """Return outputs, of `length` there are, among which are all that read any of `inputs`.
+        """Return outputs, of `length` there are, among which are all that read any of `inputs`."""
+        width = self.dilation * (self.kernel - 1)
+        first = max(-((width - inputs.first - self.padding) // self.stride), 0)
+        past = min((inputs.past - 1 + self.padding) // self.stride + 1, length)
+        first = min(first, length - 1)
+        return Span(first, max(past, first + 1))
 
-        As many wherever `inputs` lie: each shape costs a kernel that is made for it.
-        """
+    def alike(self, inputs: Span, length: int) -> Span:
+        """Return what `reached_by` does and more: as many outputs wherever `inputs` lie."""
         width = self.dilation * (self.kernel - 1)
         most = min((inputs.length + width - 1) // self.stride + 1, length)
-        first = max(-((width - inputs.first - self.padding) // self.stride), 0)
-        first = min(first, length - most)
+        first = min(self.reached_by(inputs, length).first, length - most)
         return Span(first, first + most)
