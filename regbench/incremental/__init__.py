@@ -30,7 +30,8 @@ class Incremental:
     A random search tries thousands of small squares on the same images and keeps those that help
     (Square, Andriushchenko et al. 2020). Each layer's output, its map, is kept of the images as
     they stand; of a convolution or a pooling only the window that a square reaches is computed, and
-    what is linear and large takes the change alone. The logits are the network's own but for rounding, whatever the images are.
+    what is linear and large takes the change alone. The logits are the network's own but for
+    rounding, whatever the images are.
 
     A network that is no fixed graph, or whose maps would take more than `MOST_BYTES`, is called as
     it is, and so is one that does not come out the same: each 1st, 2nd, 4th, 8th… call is compared,
