@@ -14,7 +14,7 @@ measure() {
 }
 
 "${PYTHON:-python3}" -m pytest -q tests/test_kernels.py tests/test_descent.py tests/test_sharing.py \
-    tests/test_incremental.py
+    tests/test_incremental.py tests/test_compiled.py
 # do kernels of our own gain in both layouts, and where the image layer is a small part
 measure 40 gains kernels --method sat_r3
 measure 40 gains kernels --method sat_r3 --precision fp32

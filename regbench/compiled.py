@@ -1,7 +1,8 @@
 """A network compiled by PyTorch: fewer and larger kernels, which round in other places."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -19,8 +20,8 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
 class Compiled:
     """A network's two ways, compiled; weights and statistics are those of the network itself.
 
-    A network that replaces a buffer instead of changing it in place, or a loss that differentiates
-    twice or calls the network by itself, is not for it.
+    What a loss asks the network itself is not compiled. A network that replaces a buffer instead of
+    changing it in place, or a loss that differentiates a gradient, is not for it.
 
     Attributes:
         trained: in train mode, with a way back to the weights.
@@ -35,8 +36,43 @@ class Compiled:
 
     def __init__(self, model: nn.Module) -> None:
         _refuse_broken(next(model.parameters()).device)
+        self._model = model
         self.trained = _compiled(_sharing(model, frozen=False).train())
         self.frozen = _compiled(_sharing(model, frozen=True).eval())
+
+    def refuse_replaced(self) -> None:
+        """Refuse a network of which a way has not changed, but replaced a buffer.
+
+        Raises:
+            UserError: there is one; says which.
+        """
+        # a compiled module's names are those of the module itself
+        for way in (self.trained, self.frozen):
+            for (name, own), shared in zip(self._model.named_buffers(), way.buffers(), strict=True):
+                if own.data_ptr() != shared.data_ptr():
+                    raise UserError(
+                        f"training.compiled: the network replaces its buffer {name!r} in a forward"
+                        " pass, which a compiled one would lose; change it in place"
+                        " (`self.x.copy_(…)`) or set compiled: false"
+                    )
+
+
+@contextmanager
+def differentiable_once() -> Iterator[None]:
+    """Say in one line what a compiled network cannot do.
+
+    Raises:
+        UserError: a gradient through a compiled network was to be differentiated.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "double backward" not in str(error):
+            raise
+        raise UserError(
+            "training.compiled: this loss differentiates a gradient, which PyTorch's compiler does"
+            " not offer; set compiled: false"
+        ) from error
 
 
 def _compiled(model: nn.Module) -> nn.Module:

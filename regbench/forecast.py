@@ -28,6 +28,7 @@ from regbench.memory import fitting
 from regbench.misfit import refuse_misfit
 from regbench.network import laid_out, plain
 from regbench.passes import counting
+from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.properties import PROBED
 from regbench.sizes import size
@@ -52,13 +53,19 @@ class Work(NamedTuple):
     data: DataCard
     passes: float
     unknown: int = 0
+    precision: str = "fp32"
 
 
 def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
     """Return the work of each training whose weights are among `targets`."""
     runs = {run.folder: run for run in (*manifest.sources, *manifest.runs)}
     return [
-        Work(run.card.model, run.card.data, _training(run.card, run.cost))
+        Work(
+            run.card.model,
+            run.card.data,
+            _training(run.card, run.cost),
+            precision=run.card.training.precision,
+        )
         for run in runs.values()
         if f"{run.folder}/best.safetensors" in targets
     ]
@@ -70,11 +77,13 @@ def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
         Work(
             run.card.model,
             run.card.data,
-            *_suite(manifest.suites[path].text(), run.card.data.text()),
+            *_suite(suite.text(), run.card.data.text()),
+            precision=suite.precision,
         )
         for run in manifest.runs
         for path in run.verdicts.values()
         if path in targets
+        for suite in (manifest.suites[path],)
     ]
 
 
@@ -156,12 +165,13 @@ class Rate(NamedTuple):
 
 
 @cache
-def rate(network: str, data: str, device: torch.device) -> Rate:
+def rate(network: str, data: str, precision: str, device: torch.device) -> Rate:
     """Return what a forward pass costs, counted, and how fast input gradients go, measured once.
 
     Args:
         network: the text of a model card.
         data: the text of a data card.
+        precision: that it computes in.
         device: where to measure.
 
     Raises:
@@ -176,12 +186,13 @@ def rate(network: str, data: str, device: torch.device) -> Rate:
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(count, *like.shape))
     flop = counter.get_total_flops() / count
-    model = laid_out(model, device)
+    model = laid_out(model, device, precision)
 
     def per_image(images: int) -> float:
         x = torch.rand(images, *like.shape, device=device)
         y = torch.zeros(images, dtype=torch.int64, device=device)
-        return _seconds(model, x, y) / images
+        with PRECISIONS[precision](device):
+            return _seconds(model, x, y) / images
 
     seconds, _ = fitting(per_image, AT_ONCE[device.type])
     return Rate(flop, 2 * flop / seconds)
@@ -201,7 +212,7 @@ def forecast(works: Iterable[Work], device: torch.device) -> float:
     """Return the seconds that `works`, the unknown left out, take on `device` one by one."""
     total = 0.0
     for work in works:
-        one = rate(work.network.text(), work.data.text(), device)
+        one = rate(work.network.text(), work.data.text(), work.precision, device)
         total += work.passes * one.flop / one.per_second
     return total
 

@@ -58,12 +58,12 @@ def traced(rows: Rows, doubts: pd.DataFrame) -> pd.DataFrame:
     """Return `regbench.rows.results` with where each number comes from.
 
     Columns besides: flags (of `regbench.doubts.flags`), suite, card, run (the folder of its
-    training), device, commit, dirty, hyperparameters (JSON).
+    training), device, commit, dirty, hyperparameters and training (JSON).
     """
     tidy = results(rows)
     tidy = tidy.assign(flags=flags(tidy, doubts))
     suites = rows.evaluations[[*RUN, "attack", "suite"]]
-    runs = rows.runs[[*RUN, "card", "device", "commit", "dirty", "hyperparameters"]]
+    runs = rows.runs[[*RUN, "card", "device", "commit", "dirty", "hyperparameters", "training"]]
     table = tidy.merge(suites, on=[*RUN, "attack"], validate="1:1")
     table = table.merge(runs, on=RUN, validate="m:1")
     folders = [
@@ -128,7 +128,8 @@ def _origin(runs: pd.DataFrame) -> dict[str, str]:
         "flags": _each(runs["flags"][runs["flags"] != ""]) or "none",
         "attack": f"{first['member'].rpartition('.')[2]}{_told(first['arguments'])}{_from(first)}"
         f"{_crafted_in(first['attack_precision'])}",
-        "training": f"{first['rule']}{_told(first['hyperparameters'])}, {weights}",
+        "training": f"{first['rule']}{_told(first['hyperparameters'])}"
+        f"{_computed(first['training'])}, {weights}",
         "run": _each(runs["run"]),
         "device": _each(runs["device"]),
         "commit": _each(runs["commit"].str[:10] + runs["dirty"].map({True: " (dirty)"}).fillna("")),
@@ -139,6 +140,14 @@ def _told(arguments: str) -> str:
     """Return parameters as `, steps 50, restarts 5`; those that are none are left out."""
     known = json.loads(arguments).items()
     return "".join(f", {key} {value}" for key, value in known if value is not None)
+
+
+def _computed(training: str) -> str:
+    """Return how a training was computed, if not in single precision by the network as it is."""
+    settings = json.loads(training)
+    precision = settings.get("precision", "fp32")
+    ways = [f"in {precision}"] * (precision != "fp32") + ["compiled"] * settings.get("compiled", 0)
+    return "".join(f", {way}" for way in ways)
 
 
 def _from(row: pd.Series) -> str:

@@ -48,9 +48,12 @@ def bf16(device: torch.device) -> AbstractContextManager[object]:
 
 
 def products_in(precision: str, device: torch.device) -> str:
-    """Return the precision that products are taken in: fp32 where bf16 is rounded to."""
-    rounds = precision == "bf16" and device.type == "cpu" and not _has_bf16()
-    return "fp32" if rounds else precision
+    """Return the precision that products are taken in: fp32 where bf16 is rounded to.
+
+    A CPU has no TF32.
+    """
+    there = precision == "fp32" or device.type != "cpu" or (precision == "bf16" and _has_bf16())
+    return precision if there else "fp32"
 
 
 def _has_bf16() -> bool:

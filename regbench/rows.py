@@ -52,8 +52,8 @@ NEEDED = {
         "value", "family", "epsilon", "seconds", "warnings", "split", "checkpoint",
     ],
     "runs": [
-        *CELL, "seed", "rule", "cost", "epsilon", "card", "hyperparameters", "status",
-        "best_epoch", "train_seconds", "seconds", "device", "commit", "dirty",
+        *CELL, "seed", "rule", "cost", "epsilon", "card", "hyperparameters", "training",
+        "status", "best_epoch", "train_seconds", "seconds", "device", "commit", "dirty",
     ],
     "curves": [
         *CELL, "seed", "epoch", "loss", "penalty", "validation_clean", "validation_ifgsm",

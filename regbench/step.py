@@ -78,10 +78,12 @@ class Step:
         return ascent.normal(self.x, self.generator)
 
     def _trained(self) -> nn.Module:
-        return self.compiled.trained if self.compiled else self._in_mode(training=True)
+        model = self._in_mode(training=True)
+        return self.compiled.trained if self.compiled else model
 
     def _frozen(self) -> nn.Module:
-        return self.compiled.frozen if self.compiled else self._in_mode(training=False)
+        model = self._in_mode(training=False)
+        return self.compiled.frozen if self.compiled else model
 
     def _in_mode(self, *, training: bool) -> nn.Module:
         if self.model.training is not training:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regbench import validation
 from regbench.cards import RunCard, TrainingCard
-from regbench.compiled import Compiled
+from regbench.compiled import Compiled, differentiable_once
 from regbench.course import Course, Epoch, Weights, copy
 from regbench.descent import Descent, Recorded, TrainingLoss, cuda_graph
 from regbench.keeper import Keeper
@@ -67,7 +67,8 @@ def fit(
         limit: hours after which no further epoch is begun.
 
     Raises:
-        UserError: the card asks for a compiled network, and the compiler does not work here.
+        UserError: the card asks for a compiled network, and the compiler does not work here, or
+            not for this loss or network.
     """
     device, settings = train.x.device, card.training
     course = Course.begin(card, model, device, loss)
@@ -176,11 +177,25 @@ def _stepper(
 ) -> Callable[[Step], Tensor]:
     size = settings.batch_size
     take = Recorded(descent, cuda_graph, size) if device.type == "cuda" else descent
-    if not settings.compiled:
-        return take
-    ways = Compiled(descent.model)
-    # what is compiled is for batches of one size; an epoch's last may be smaller
-    return lambda step: take(replace(step, compiled=ways) if len(step.y) == size else step)
+    return _Compiling(take, Compiled(descent.model), size) if settings.compiled else take
+
+
+class _Compiling:
+    """Steps of `size` images through a compiled network; an epoch's last may have fewer."""
+
+    def __init__(self, take: Callable[[Step], Tensor], ways: Compiled, size: int) -> None:
+        self._take, self._ways, self._size = take, ways, size
+        self._tried = False
+
+    def __call__(self, step: Step) -> Tensor:
+        if len(step.y) != self._size:
+            return self._take(step)
+        with differentiable_once():
+            terms = self._take(replace(step, compiled=self._ways))
+        if not self._tried:
+            self._ways.refuse_replaced()
+            self._tried = True
+        return terms
 
 
 def _descend(

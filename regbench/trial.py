@@ -23,7 +23,7 @@ from regbench.members import build
 from regbench.memory import DoesNotFitError, peak
 from regbench.parts import Found, Parts
 from regbench.pieces import images_of
-from regbench.precision import PRECISIONS
+from regbench.precision import PRECISIONS, products_in
 from regbench.prepare import Data, Split
 from regbench.provenance import provenance
 from regbench.verdicts import Verdicts, judge
@@ -121,6 +121,7 @@ class Trial:
                 "seconds": judged.seconds,
                 "warnings": list(judged.warnings),
                 "batch_size": judged.batch_size,
+                "precision": products_in(card.precision, self.device),
                 "accuracy_after": accuracy_after(table, member.ensemble),
             }
         return Found(table, {"arguments": asdict(member), "code": code, **known})

@@ -67,7 +67,8 @@ def judge(
         batch_size: images per call of the attack.
         seed: of the attack's random stream.
         source: the network that the attack is given in place of `model`: black-box transfer.
-        crafting: what the attack computes in; its proposal is classified in single precision.
+        crafting: what the attack computes in; its proposal is classified in single precision, and
+            an image that is fooled only in `crafting` is attacked once more in single precision.
 
     Raises:
         DoesNotFitError: not even one image at a time fits.
@@ -98,30 +99,73 @@ def _judged(
     crafting: Precision,
 ) -> Verdicts:
     generator = torch.Generator(images.x.device).manual_seed(seed)
-    state = _seen(model, images.x, images.y, images.x, batch_size)
-    fooled_by: list[str | None] = [None] * len(images.y)
+    match = _Match(model, attack, images, batch_size, source, generator)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         for _ in range(attack.restarts):
-            left = state["correct"].nonzero().squeeze(1)
+            left = match.state["correct"].nonzero().squeeze(1)
             size = max(len(left), 1) if attack.whole else batch_size
             for rows in torch.split(left, size) if len(left) else ():
-                x, y = images.x[rows], images.y[rows]
-                with crafting(x.device):
-                    proposed, by = _parted(attack(source, x.clone(), y.clone(), generator))
-                x_adv = project(_numbers(proposed, x), x, attack.epsilon)
-                now = _seen(model, x_adv, y, x, batch_size)
-                fooled = (~now["correct"]).nonzero().squeeze(1)
-                for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
-                    fooled_by[image] = by[place]
-                _keep_worst(state, rows, now)
+                apparent = match.play(rows, crafting)
+                if len(apparent):
+                    match.play(apparent, fp32)
     return Verdicts(
-        **state,
-        fooled_by=tuple(fooled_by),
+        **match.state,
+        fooled_by=tuple(match.fooled_by),
         batch_size=attack.own_batch_size or batch_size,
         warnings=tuple(sorted({str(one.message) for one in caught})),
         seconds=0.0,
     )
+
+
+class _Match:
+    """An attack against a model, so far: `state` and `fooled_by` as in `Verdicts`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        attack: Attack,
+        images: Split,
+        batch_size: int,
+        source: nn.Module,
+        generator: torch.Generator,
+    ) -> None:
+        self._model, self._attack, self._source = model, attack, source
+        self._images, self._size, self._generator = images, batch_size, generator
+        self.state = self._seen(images.x, images.y, images.x)
+        self.fooled_by: list[str | None] = [None] * len(images.y)
+
+    def play(self, rows: Tensor, crafting: Precision) -> Tensor:
+        """Attack images by their numbers; return those of which only `crafting` sees a success.
+
+        The attack may have left off there, too early.
+        """
+        x, y = self._images.x[rows], self._images.y[rows]
+        with crafting(x.device):
+            proposed, by = _parted(
+                self._attack(self._source, x.clone(), y.clone(), self._generator)
+            )
+        x_adv = project(_numbers(proposed, x), x, self._attack.epsilon)
+        now = self._seen(x_adv, y, x)
+        fooled = (~now["correct"]).nonzero().squeeze(1)
+        for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
+            self.fooled_by[image] = by[place]
+        _keep_worst(self.state, rows, now)
+        if crafting is fp32 or self._source is not self._model:
+            return rows[:0]
+        with crafting(x.device):
+            apparent = self._seen(x_adv, y, x)
+        return rows[now["correct"] & ~apparent["correct"]]
+
+    def _seen(self, x_adv: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            logits = torch.cat([self._model(part) for part in torch.split(x_adv, self._size)])
+        return {
+            "prediction": logits.argmax(1),
+            "correct": right(logits, y),
+            "distance": (x_adv - x).abs().flatten(1).amax(1),
+            "loss": F.cross_entropy(logits, y, reduction="none"),
+        }
 
 
 def _numbers(proposed: Tensor, x: Tensor) -> Tensor:
@@ -142,19 +186,6 @@ def _parted(proposal: Tensor | Proposal) -> Proposal:
     if isinstance(proposal, Tensor):
         proposal = Proposal(proposal, [None] * len(proposal))
     return proposal._replace(x_adv=proposal.x_adv.detach())
-
-
-def _seen(
-    model: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor, batch_size: int
-) -> dict[str, Tensor]:
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x_adv, batch_size)])
-    return {
-        "prediction": logits.argmax(1),
-        "correct": right(logits, y),
-        "distance": (x_adv - x).abs().flatten(1).amax(1),
-        "loss": F.cross_entropy(logits, y, reduction="none"),
-    }
 
 
 def _keep_worst(state: dict[str, Tensor], rows: Tensor, now: dict[str, Tensor]) -> None:

@@ -28,6 +28,7 @@ from regbench.members import build
 from regbench.memory import DoesNotFitError
 from regbench.precision import PRECISIONS
 from regbench.prepare import Split
+from regbench.validation import right
 from regbench.verdicts import Verdicts, judge
 
 EPSILON = 0.1
@@ -321,6 +322,34 @@ def test_tf32_is_what_attacks_craft_in_and_nothing_is_classified_in(precision, m
     judge(judged, attack, pixels(0.9, 0.55), 10, 0, crafted_on, PRECISIONS[precision])
     assert {*crafted_on.heard} == {precision == "tf32"}
     assert {*judged.heard} == {False}
+
+
+class Rounding(Threshold):
+    """Where TF32 is allowed its threshold is 0.84, else 0.8."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - 0.04 * torch.backends.cudnn.allow_tf32)
+
+
+class Descending(Attack):
+    """Darkens an image by 0.02 at a time until the model is fooled, then leaves off."""
+
+    def __call__(self, model, x, y, generator):
+        for _ in range(int(self.epsilon / 0.02)):
+            x = torch.where(right(model(x), y)[:, None, None, None], x - 0.02, x)
+        return x
+
+
+@pytest.mark.parametrize(("source", "fooled"), [(None, True), (Rounding(0.8), False)])
+def test_an_image_that_only_tf32_takes_for_fooled_is_attacked_once_more(
+    source, fooled, monkeypatch
+):
+    """Not in a transfer, where the source says when the attack leaves off."""
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
+    attack = Descending(epsilon=0.2)
+    told = judge(Rounding(0.8), attack, pixels(0.91, 0.75), 10, 0, source, PRECISIONS["tf32"])
+    assert told.correct.tolist() == [not fooled, False]
+    assert judge(Rounding(0.8), attack, pixels(0.91), 10, 0).correct.tolist() == [False]
 
 
 def test_a_network_that_answers_nan_is_right_about_nothing():

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from regbench.ascent import cross_entropy, input_gradient
 from regbench.cards import RunCard
 from regbench.compiled import Compiled, _sharing
+from regbench.descent import Descent, Recorded, cuda_graph
 from regbench.errors import UserError
 from regbench.grid import PAPER_TRAINING
 from regbench.layers import ImageConv2d, tune
@@ -18,7 +19,7 @@ from regbench.layers.image import FloatConv2d
 from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
-from regbench.step import Step
+from regbench.step import Objective, Step
 from regbench.training import fit
 
 compiles = pytest.mark.skipif(
@@ -106,8 +107,8 @@ def test_an_untuned_image_layer_stays_in_float32():
         assert torch.equal(layer(x), expected)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_batches_of_the_cards_size_are_compiled_and_no_other(compiled, monkeypatch):
+def trained(model, loss, *, compiled):
+    """An epoch of 20 images in batches of 8."""
     training = {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "compiled": compiled}
     card = RunCard(
         data={"source": "x", "arguments": {}, "validation": 1, "split_seed": 0},
@@ -117,15 +118,23 @@ def test_batches_of_the_cards_size_are_compiled_and_no_other(compiled, monkeypat
         training=PAPER_TRAINING | training,
         seed=0,
     )
+    split = Split(torch.rand(20, 1, 4, 4), torch.randint(10, (20,)))
+    fit(card, model, loss, split, split, lambda row: None)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batches_of_the_cards_size_are_compiled_and_no_other(compiled, monkeypatch):
     sizes = []
-    monkeypatch.setattr("regbench.training.Compiled", lambda model: SimpleNamespace(trained=model))
+    monkeypatch.setattr(
+        "regbench.training.Compiled",
+        lambda model: SimpleNamespace(trained=model, refuse_replaced=lambda: None),
+    )
 
     def loss(step):
         sizes.append((len(step.y), step.compiled is not None))
         return Natural()(step)
 
-    split = Split(torch.rand(20, 1, 4, 4), torch.randint(10, (20,)))
-    fit(card, network(), loss, split, split, lambda row: None)
+    trained(network(), loss, compiled=compiled)
     assert sizes == [(8, compiled), (8, compiled), (4, False)]
 
 
@@ -136,3 +145,70 @@ def test_a_compiler_that_does_not_work_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "compile", missing)
     with pytest.raises(UserError, match=r"which takes a C\+\+ compiler .*found\); install that"):
         Compiled(network())
+
+
+class Counting(nn.Module):
+    """Counts the batches that it sees, in a new tensor each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen = self.seen + 1
+        return self.inner(x)
+
+
+@compiles
+def test_a_buffer_that_is_replaced_is_one_line():
+    with pytest.raises(UserError, match=r"'seen' in a forward pass, .* set compiled: false"):
+        trained(Counting(), Natural(), compiled=True)
+
+
+def penalised(step):
+    """Cross entropy and the size of the image's gradient, which the weights are to reduce."""
+    x = step.x.clone().requires_grad_()
+    cross_entropy = F.cross_entropy(step.logits(x), step.y)
+    (gradient,) = torch.autograd.grad(cross_entropy, x, create_graph=True)
+    return Objective(cross_entropy, gradient.abs().mean())
+
+
+@compiles
+def test_a_gradient_that_is_to_be_differentiated_is_one_line():
+    trained(network(), penalised, compiled=False)
+    with pytest.raises(UserError, match=r"differentiates a gradient, .* set compiled: false"):
+        trained(network(), penalised, compiled=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_itself_is_in_the_mode_that_was_asked_for_last(training):
+    model = network()
+    ways = SimpleNamespace(trained=model, frozen=model)
+    noise = torch.Generator()
+    step = Step(model, torch.rand(2, 1, 4, 4), torch.arange(2), 0.1, noise, compiled=ways)
+    (step.logits if training else step.frozen_logits)(step.x)
+    assert model.training is training
+
+
+@compiles
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_compiled_step_that_is_recorded_is_that_of_the_network(small_loss):
+    images, noise = torch.Generator().manual_seed(1), torch.Generator("cuda")
+    batches = [
+        (torch.rand(8, 1, 4, 4, generator=images), torch.randint(10, (8,), generator=images))
+        for _ in range(5)
+    ]
+    ends = []
+    for compiled in (False, True):
+        model = network().cuda().train()
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=torch.tensor(0.1, device="cuda"), momentum=0.9, fused=True
+        )
+        descent = Descent(model, small_loss("sat_r3"), optimizer, PRECISIONS["fp32"])
+        take = Recorded(descent, cuda_graph, 8) if compiled else descent
+        ways = Compiled(model) if compiled else None
+        for x, y in batches:
+            take(Step(model, x.cuda(), y.cuda(), 0.1, noise, torch.zeros((), device="cuda"), ways))
+        ends.append(torch.cat([one.detach().flatten() for one in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)

@@ -51,6 +51,7 @@ def rows(*attacks, seeds=(0,)):
     runs = [
         {**cell, "rule": "fgsm_at", "cost": 2.0, "train_seconds": 3.0, "seconds": 4.0,
          "best_epoch": 2, "status": "ok", "epsilon": 0.1, "card": "c", "hyperparameters": "{}",
+         "training": "{}",
          "forward_passes": 2.0, "backward_passes": 2.0, "peak_memory": 1e9,
          "peak_gpu_memory": np.nan,
          **dict.fromkeys(["device", "threads", "platform", "python", "torch", "torchvision",

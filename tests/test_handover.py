@@ -177,7 +177,7 @@ def test_only_the_diagnoses_that_are_to_be_made_are_counted():
 def test_flops_are_counted_and_the_rate_is_measured(monkeypatch):
     monkeypatch.setattr(forecast, "SECONDS", 0.0)
     card = run_card(MNIST, "lenet_plus")
-    rate = forecast.rate(card.model.text(), card.data.text(), torch.device("cpu"))
+    rate = forecast.rate(card.model.text(), card.data.text(), "fp32", torch.device("cpu"))
     by_hand = 2 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 3136 * 1024 + 1024 * 10)
     assert rate.flop == by_hand
     assert 1e8 < rate.per_second < 1e13
@@ -288,8 +288,23 @@ def test_the_rate_is_of_as_many_images_as_fit(monkeypatch):
 
     monkeypatch.setattr(forecast, "_seconds", seconds)
     card = run_card(DIGITS, "small_cnn", width=3)
-    rate = forecast.rate(card.model.text(), card.data.text(), torch.device("cpu"))
+    rate = forecast.rate(card.model.text(), card.data.text(), "fp32", torch.device("cpu"))
     assert rate.per_second == pytest.approx(2 * rate.flop * 100)
+
+
+def test_the_rate_is_that_of_the_precision(monkeypatch):
+    monkeypatch.setattr(forecast, "_seconds", lambda *_: 1.0 + torch.is_autocast_enabled("cpu"))
+    card, device = run_card(DIGITS, "small_cnn", width=5), torch.device("cpu")
+    rates = [
+        forecast.rate(card.model.text(), card.data.text(), precision, device).per_second
+        for precision in ("fp32", "bf16")
+    ]
+    assert rates[0] == 2 * rates[1]
+    card = card.model_copy(
+        update={"training": card.training.model_copy(update={"precision": "bf16"})}
+    )
+    (work,) = forecast.trainings(manifest(card), {"results/0/best.safetensors"})
+    assert work.precision == "bf16"
 
 
 def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):

@@ -1,5 +1,6 @@
 """The page that needs no network: what it says, and how a real browser shows it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -170,6 +171,20 @@ def test_a_cell_that_is_no_more_has_no_command(numbers, remaking):
     chosen = numbers[(numbers["seed"] == 1) & (numbers["attack"] == "pgd")].head(1)
     assert "to make it again" not in lines(of_one(chosen, remaking))
     assert "to make it again" not in lines(of_one(chosen))
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({}, ""),
+        ({"precision": "fp32"}, ""),
+        ({"precision": "bf16", "compiled": True}, ", in bf16, compiled"),
+    ],
+)
+def test_what_a_training_was_computed_in_is_told_unless_it_is_fp32(rows, training, told):
+    runs = rows.runs.assign(training=json.dumps(training), hyperparameters="{}", rule="r")
+    one = traced(rows._replace(runs=runs), NONE).head(1)
+    assert lines(of_one(one))["training"] == f"r{told}, best epoch"
 
 
 def test_a_mean_tells_each_seed(rows, numbers):

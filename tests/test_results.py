@@ -53,7 +53,7 @@ def rows():
                 ["device", "platform", "python", "torch", "torchvision", "robustbench"], "x"
             )
             machine |= {"pyautoattack": "1", "numpy": "2", "commit": "c", "dirty": False}
-            machine |= {"card": "d", "epsilon": 0.1, "hyperparameters": "{}"}
+            machine |= {"card": "d", "epsilon": 0.1, "hyperparameters": "{}", "training": "{}"}
             runs.append(
                 {**cell, "rule": method, "cost": 2.0, "train_seconds": 3.0 + seed,
                  "seconds": 4.0, "threads": 1, "best_epoch": 2, "status": status, **machine,
