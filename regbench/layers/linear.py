@@ -10,6 +10,9 @@ from regbench.layers.held import Held
 
 LARGE = 2**20
 
+SPARSE = 0.5
+"""Share of a layer's units up to which only the weights of those that have a gradient are read."""
+
 
 class _Packed(NamedTuple):
     """A layer's weights in oneDNN's own layout.
@@ -152,4 +155,29 @@ class _ToInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
+        if len(gradient) == 1 and not torch.is_grad_enabled():
+            return gradient, _of_one(gradient, weight), None, None
         return gradient, _product(gradient, weight.t(), ctx.packed), None, None
+
+
+def _of_one(gradient: Tensor, weight: Tensor) -> Tensor:
+    """g W of a single image, g being (1, K): the time goes into reading W.
+
+    Behind a ReLU most of g is 0, and the rows of W that it would multiply are left where they are.
+    """
+    units = gradient[0].nonzero().squeeze(1)
+    if len(units) == 0:  # which no bag can be
+        return gradient.new_zeros(1, weight.shape[1])
+    if len(units) > SPARSE * len(weight):
+        return F.linear(gradient, weight.t())
+    # a bag of rows is summed by one thread: as many bags as threads, each of a part of the columns
+    threads = torch.get_num_threads()
+    parts = threads if weight.shape[1] % threads == 0 else 1
+    rows = units * parts + torch.arange(parts)[:, None]
+    sums = F.embedding_bag(
+        rows,
+        weight.reshape(len(weight) * parts, -1),
+        mode="sum",
+        per_sample_weights=gradient[0, units].repeat(parts, 1),
+    )
+    return sums.view(1, -1)
