@@ -27,6 +27,12 @@ compiles = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_compiled_yet():
+    """PyTorch takes a module eagerly after eight compilations of its code in a process."""
+    torch.compiler.reset()
+
+
 def network():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()]
