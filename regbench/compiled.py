@@ -37,8 +37,8 @@ class Compiled:
     def __init__(self, model: nn.Module) -> None:
         _refuse_broken(next(model.parameters()).device)
         self._model = model
-        self.trained = _compiled(_sharing(model, frozen=False).train())
-        self.frozen = _compiled(_sharing(model, frozen=True).eval())
+        self._shared = (_sharing(model, frozen=False).train(), _sharing(model, frozen=True).eval())
+        self.trained, self.frozen = map(_compiled, self._shared)
 
     def refuse_replaced(self) -> None:
         """Refuse a network of which a way has not changed, but replaced a buffer.
@@ -46,15 +46,15 @@ class Compiled:
         Raises:
             UserError: there is one; says which.
         """
-        # a compiled module's names are those of the module itself
-        for way in (self.trained, self.frozen):
-            for (name, own), shared in zip(self._model.named_buffers(), way.buffers(), strict=True):
-                if own.data_ptr() != shared.data_ptr():
-                    raise UserError(
-                        f"training.compiled: the network replaces its buffer {name!r} in a forward"
-                        " pass, which a compiled one would lose; change it in place"
-                        " (`self.x.copy_(…)`) or set compiled: false"
-                    )
+        own = _places(self._model)
+        for way in self._shared:
+            replaced = sorted(own.items() ^ _places(way).items())
+            if replaced:
+                raise UserError(
+                    f"training.compiled: the network replaces its buffer {replaced[0][0]!r} in a"
+                    " forward pass, which a compiled one would lose; change it in place"
+                    " (`self.x.copy_(…)`) or set compiled: false"
+                )
 
 
 @contextmanager
@@ -73,6 +73,12 @@ def differentiable_once() -> Iterator[None]:
             "training.compiled: this loss differentiates a gradient, which PyTorch's compiler does"
             " not offer; set compiled: false"
         ) from error
+
+
+def _places(model: nn.Module) -> dict[str, int]:
+    """Where each buffer lies, by its name."""
+    named = model.named_buffers(remove_duplicate=False)
+    return {name: buffer.data_ptr() for name, buffer in named}
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -96,7 +96,7 @@ def _verdicts(table: pa.Table, about: dict[str, Any]) -> Judged:
             "status": one.get("status", "ok"),
             "seconds": one["seconds"],
             "batch_size": one.get("batch_size"),
-            "precision": one.get("precision", "fp32"),
+            "precision": one.get("precision", about["card"].get("precision", "fp32")),
             "accuracy_after": json.dumps(one["accuracy_after"]) if _staged(one) else None,
             "warnings": "; ".join(one["warnings"]),
             "split": about["card"]["split"],

@@ -96,6 +96,7 @@ class Trial:
     def tried(self, name: str, index: int, code: str) -> Found:
         """Return what one piece of an attack finds; no rows, if it does not fit in memory."""
         attack, card = self.card.attacks[name], self.card
+        precision = products_in(card.precision, self.device)
         member = build(attack.attack, attack.arguments)
         first, images = self._images(attack, index)
         began = time.perf_counter()
@@ -107,7 +108,7 @@ class Trial:
                 card.batch_size,
                 card.seed,
                 self._surrogate(attack),
-                PRECISIONS[card.precision],
+                PRECISIONS[precision],
             )
         except DoesNotFitError as error:
             traceback.print_exception(error)
@@ -121,10 +122,11 @@ class Trial:
                 "seconds": judged.seconds,
                 "warnings": list(judged.warnings),
                 "batch_size": judged.batch_size,
-                "precision": products_in(card.precision, self.device),
                 "accuracy_after": accuracy_after(table, member.ensemble),
             }
-        return Found(table, {"arguments": asdict(member), "code": code, **known})
+        return Found(
+            table, {"arguments": asdict(member), "code": code, "precision": precision, **known}
+        )
 
     def _images(self, attack: AttackCard, index: int) -> tuple[int, Split]:
         """The images of a piece, and the number of the first."""

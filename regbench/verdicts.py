@@ -68,7 +68,8 @@ def judge(
         seed: of the attack's random stream.
         source: the network that the attack is given in place of `model`: black-box transfer.
         crafting: what the attack computes in; its proposal is classified in single precision, and
-            an image that is fooled only in `crafting` is attacked once more in single precision.
+            an image that is fooled only in `crafting` is attacked once more in single precision,
+            the attack drawing on; not so in a transfer, where the source says when to leave off.
 
     Raises:
         DoesNotFitError: not even one image at a time fits.

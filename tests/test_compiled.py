@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.ascent import cross_entropy, input_gradient
@@ -20,7 +20,7 @@ from regbench.precision import PRECISIONS
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective, Step
-from regbench.training import fit
+from regbench.training import _Compiling, fit
 
 compiles = pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler here"
@@ -154,22 +154,34 @@ def test_a_compiler_that_does_not_work_is_one_line(monkeypatch):
 
 
 class Counting(nn.Module):
-    """Counts the batches that it sees, in a new tensor each time."""
+    """Counts its batches of training, in a new tensor each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Tensor | None) -> None:
         super().__init__()
         self.inner = network()
-        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("seen", seen)
 
     def forward(self, x):
-        self.seen = self.seen + 1
+        self.seen = torch.ones(()) if self.seen is None else self.seen + 1
         return self.inner(x)
 
 
 @compiles
-def test_a_buffer_that_is_replaced_is_one_line():
+@pytest.mark.parametrize("seen", [torch.zeros(()), None])
+def test_a_buffer_that_is_replaced_is_one_line(seen):
     with pytest.raises(UserError, match=r"'seen' in a forward pass, .* set compiled: false"):
-        trained(Counting(), Natural(), compiled=True)
+        trained(Counting(seen), Natural(), compiled=True)
+
+
+def test_buffers_are_looked_at_again_later():
+    looked = []
+    ways = SimpleNamespace(refuse_replaced=lambda: looked.append(len(taken)))
+    taken = []
+    step = Step(network(), torch.rand(2, 1, 4, 4), torch.arange(2), 0.1, torch.Generator())
+    take = _Compiling(lambda one: taken.append(one) or one.x, ways, 2)
+    for _ in range(10):
+        take(step)
+    assert looked == [1, 2, 4, 8]
 
 
 def penalised(step):

@@ -92,7 +92,7 @@ def test_a_reach_is_what_a_convolution_reads(kernel, stride, padding, dilation):
         y = F.conv1d(x, ones, stride=stride, padding=padding, dilation=dilation)
         reached = y[0, 0].nonzero().flatten().tolist()
         span = reach.reached_by(Span(first, past), y.shape[-1])
-        alike = reach.alike(Span(first, past), y.shape[-1])
+        alike = reach.reached_evenly(Span(first, past), y.shape[-1])
         assert span.length > 0
         assert set(reached) <= set(range(*span)) <= set(range(*alike)) <= set(range(y.shape[-1]))
         if reached and dilation == 1:
@@ -106,7 +106,7 @@ def test_a_reach_is_what_a_convolution_reads(kernel, stride, padding, dilation):
 
 def test_windows_of_the_same_square_are_of_one_size_wherever_it_lies():
     reach = Reach(5, 1, 2, 1)
-    spans = [reach.alike(Span(first, first + 3), 28) for first in range(26)]
+    spans = [reach.reached_evenly(Span(first, first + 3), 28) for first in range(26)]
     assert {span.length for span in spans} == {7}
 
 
@@ -339,7 +339,7 @@ def test_a_network_may_begin_with_a_large_layer():
     assert len(ours._plan.linear) == 1
 
 
-def test_what_rounding_adds_up_to_is_dropped_now_and_then(monkeypatch):
+def test_what_rounding_adds_up_to_is_compared_and_then_dropped(monkeypatch):
     """In place of rounding: each change is passed on a hundredth too large."""
     model, shape = network("lenet_plus")
     made_of = Product.made_of
@@ -348,15 +348,26 @@ def test_what_rounding_adds_up_to_is_dropped_now_and_then(monkeypatch):
         window, values = made_of(self, change, size)
         return Piece(window, values * 1.01)
 
-    def error(often: int) -> float:
-        monkeypatch.setattr(incremental, "OFTEN", often)
-        ours = Uncompared(model)
-        with torch.no_grad():
-            off = [float((ours(x) - model(x)).abs().max()) for x in search(images(shape), [2] * 41)]
-        return max(off[-5:])
-
     monkeypatch.setattr(Product, "made_of", wrong)
-    assert error(often=4) < error(often=1000) / 2
+    monkeypatch.setattr(incremental, "OFTEN", 32)
+    ours = Uncompared(model)
+    with torch.no_grad():
+        off = [
+            float((ours(x) - model(x)).abs().max())
+            for x in search(images(shape), [2] * 33, drops=False)
+        ]
+    assert off[31] > 2 * off[2]  # the 32nd call, which is compared
+    assert off[32] < off[31] / 2
+
+
+def test_a_pixel_that_is_no_number_is_forgotten_when_it_is_one_again():
+    model, shape = network("lenet_plus")
+    ours, x = Uncompared(model), images(shape)
+    with torch.no_grad():
+        for pixel in (0.5, torch.inf, torch.inf, torch.nan, torch.nan, 0.5, 0.6):
+            x = x.clone()
+            x[0, 0, 5, 5] = pixel
+            torch.testing.assert_close(ours(x), model(x), **EXACT, equal_nan=True)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -467,10 +478,22 @@ def test_maps_that_memory_does_not_hold_are_not_kept(monkeypatch):
     assert ours.renews
 
 
-def test_autoattack_finds_the_same(monkeypatch):
+def small() -> nn.Module:
+    return SmallCNN((1, 8, 8), 5, width=4)
+
+
+def with_large_linear_layers() -> nn.Module:
+    """A convolution of 5×5 behind the first, and a layer of 2²⁰ weights."""
+    convolutions = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 5, padding=2)]
+    head = [nn.ReLU(), nn.Flatten(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 5)]
+    return nn.Sequential(*convolutions, *head)
+
+
+@pytest.mark.parametrize(("made", "linear"), [(small, 0), (with_large_linear_layers, 2)])
+def test_autoattack_finds_the_same(made, linear, monkeypatch):
     """The same images, with Square computing anew what it changes and with the network as it is."""
     torch.manual_seed(0)
-    model = laid_out(SmallCNN((1, 8, 8), 5, width=4), torch.device("cpu")).eval()
+    model = laid_out(made(), torch.device("cpu")).eval()
     model.requires_grad_(False)
     x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -488,6 +511,7 @@ def test_autoattack_finds_the_same(monkeypatch):
         proposals.append(attack(model, x, y, torch.Generator().manual_seed(4)))
     ours, own = proposals
     assert called[0]._graph is not None
+    assert len(called[0]._plan.linear) == linear
     assert None in ours.fooled_by  # some withstand, on which Square tried all its squares
     assert ours.fooled_by == own.fooled_by
     torch.testing.assert_close(ours.x_adv, own.x_adv, rtol=0, atol=1e-6)

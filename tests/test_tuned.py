@@ -180,7 +180,7 @@ def test_a_single_row_goes_back_by_the_weights_as_they_lie(rows, by_onednn, hear
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("active", [0, 1, 100, 256, 400])
+@pytest.mark.parametrize("active", [0, 1, 100, 179, 400])
 def test_of_one_image_the_weights_of_idle_units_are_not_read(active, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     layer, x = LargeLinear(2048, 512), torch.rand(1, 2048, requires_grad=True)
@@ -188,7 +188,7 @@ def test_of_one_image_the_weights_of_idle_units_are_not_read(active, threads, mo
     gradient[0, torch.randperm(512)[:active]] = torch.rand(active) + 0.1
     expected = gradient.double() @ layer.weight.detach().double()
     y = layer(x)
-    if active <= 256:  # half of them; more are read in one go
+    if active < 180:  # more are read in one go
         idle = (gradient[0] == 0).nonzero().squeeze(1)
         # behind the back of autograd, which would refuse weights that were changed since
         layer.weight.data[idle] = torch.nan

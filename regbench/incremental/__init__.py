@@ -31,7 +31,7 @@ class Incremental:
     (Square, Andriushchenko et al. 2020). Each layer's output, its map, is kept of the images as
     they stand; of a convolution or a pooling only the window that a square reaches is computed, and
     what is linear and large takes the change alone. The logits are the network's own but for
-    rounding, whatever the images are.
+    rounding, whatever images in [0, 1] are given.
 
     A network that is no fixed graph, or whose maps would take more than `MOST_BYTES`, is called as
     it is, and so is one that does not come out the same: each 1st, 2nd, 4th, 8th… call is compared,
@@ -102,14 +102,15 @@ class Incremental:
         assert self._maps is not None
         window, strays = self._maps.follow(x)
         if len(strays):
-            stood = self._maps.without(window, x, strays)
+            stood = self._maps.restored(window, x, strays)
             self._maps.replace(strays, self._whole(graph).values_of(stood))
-        if self._calls % OFTEN == 0:
+        if self._calls % OFTEN == 1:  # after a comparison, which is to see what has added up
             self._map(graph, self._maps.image)
         if window.area > LARGE * Window.whole(x.shape).area:
             window = Window.whole(x.shape)
         logits, self._maps.tried = renewed(graph, self._maps, x, window)
-        return logits
+        # what is infinite cannot be taken back from a sum
+        return logits if logits.isfinite().all() else self._map(graph, x.clone())
 
     def _compared(self, logits: Tensor, x: Tensor) -> Tensor:
         """Return the network's own logits, and leave the graph if these are others."""

@@ -1,7 +1,7 @@
 """Linear layers: by how much their output changes is what they make of the change."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,10 @@ class Linear(Protocol):
     def source(self) -> fx.Node:
         """The map that it reads."""
 
+    @property
+    def numbers(self) -> int:
+        """How many it keeps of its own."""
+
     def made_of(self, change: Piece, size: torch.Size) -> Piece:
         """Return by how much the output, (m, C, H, W) of `size`, changes with `change`."""
 
@@ -36,6 +40,7 @@ class Convolution:
     source: fx.Node
     layer: nn.Conv2d
     reach: tuple[Reach, Reach]
+    numbers: ClassVar[int] = 0
 
     @classmethod
     def of(cls, source: fx.Node, layer: Local) -> "Convolution | None":
@@ -79,6 +84,11 @@ class Product:
         """Return `layer`, which takes a map, (m, C, H, W) of `size`, flattened."""
         weight = layer.weight.detach().view(-1, *size[1:])
         return cls(source, weight.permute(2, 3, 1, 0).contiguous())
+
+    @property
+    def numbers(self) -> int:
+        """See `Linear`."""
+        return self.weight.numel()
 
     def made_of(self, change: Piece, size: torch.Size) -> Piece:  # noqa: ARG002
         """See `Linear`."""

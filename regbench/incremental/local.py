@@ -73,7 +73,7 @@ class Local:
     def reached_by(self, window: Window, size: torch.Size) -> Window:
         """Return what of the output, (…, H, W) of `size`, depends on `window` of the input."""
         # each shape costs a convolution a kernel that is made for it
-        reached_by = Reach.alike if isinstance(self.whole, nn.Conv2d) else Reach.reached_by
+        reached_by = Reach.reached_evenly if isinstance(self.whole, nn.Conv2d) else Reach.reached_by
         axes = zip((self.rows, self.columns), window, size[-2:], strict=True)
         return Window(*(reached_by(reach, span, length) for reach, span, length in axes))
 

@@ -10,7 +10,7 @@ from regbench.incremental.plan import Plan
 from regbench.incremental.windows import Piece, Window
 
 SHARED = 1 / 8
-"""Of the images: so many have changed in a pixel of the square that is tried on all."""
+"""Share of the images that more than have changed in any pixel of the square tried on all."""
 
 
 class Difference(NamedTuple):
@@ -84,7 +84,7 @@ class Maps:
             self._settle(x)
         return Difference.between(x, self.image)
 
-    def without(self, window: Window, x: Tensor, images: Tensor) -> Tensor:
+    def restored(self, window: Window, x: Tensor, images: Tensor) -> Tensor:
         """Return those of `x` that `images`, (k,), are the numbers of, as before in `window`."""
         stood = x[images]
         window.of(stood).copy_(window.of(self.image[images]))

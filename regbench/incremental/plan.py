@@ -69,9 +69,10 @@ class Plan:
         return next(iter(self.sizes))
 
     def bytes_of(self, x: Tensor) -> int:
-        """Return the memory of maps of images `x`, (m, C, H, W): those kept and those tried."""
+        """Return the memory of maps of images `x`, (m, C, H, W), kept and tried, and of weights."""
         numbers = sum(math.prod(size[1:]) for size in self.kept.values())
-        return 2 * len(x) * numbers * x.element_size()
+        weights = sum(one.numbers for one in self.linear.values())
+        return (2 * len(x) * numbers + weights) * x.element_size()
 
 
 def _local(module: fx.GraphModule, node: fx.Node) -> Local | None:

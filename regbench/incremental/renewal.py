@@ -65,8 +65,13 @@ class _Renewal(fx.Interpreter):
     """Runs a graph in which the value of a map is a `Piece`."""
 
     def __init__(self, graph: fx.GraphModule, maps: Maps) -> None:
+        super().__init__(graph)
         # a flattened map is read by whoever reads what it was flattened to
-        super().__init__(graph, garbage_collect_values=False)
+        read = {one.source for one in maps.plan.linear.values()}
+        self.user_to_last_uses = {
+            user: [node for node in nodes if node not in read]
+            for user, nodes in self.user_to_last_uses.items()
+        }
         self._plan, self._kept = maps.plan, maps.kept
         self.tried: dict[fx.Node, Piece] = {}
 

@@ -97,7 +97,7 @@ class Reach(NamedTuple):
         first = min(first, length - 1)
         return Span(first, max(past, first + 1))
 
-    def alike(self, inputs: Span, length: int) -> Span:
+    def reached_evenly(self, inputs: Span, length: int) -> Span:
         """Return what `reached_by` does and more: as many outputs wherever `inputs` lie."""
         width = self.dilation * (self.kernel - 1)
         most = min((inputs.length + width - 1) // self.stride + 1, length)

@@ -1,5 +1,6 @@
 """Fully connected layers of many weights."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from regbench.layers.held import Held
 
 LARGE = 2**20
 
-SPARSE = 0.5
+SPARSE = 0.35
 """Share of a layer's units up to which only the weights of those that have a gradient are read."""
 
 
@@ -171,8 +172,7 @@ def _of_one(gradient: Tensor, weight: Tensor) -> Tensor:
     if len(units) > SPARSE * len(weight):
         return F.linear(gradient, weight.t())
     # a bag of rows is summed by one thread: as many bags as threads, each of a part of the columns
-    threads = torch.get_num_threads()
-    parts = threads if weight.shape[1] % threads == 0 else 1
+    parts = math.gcd(torch.get_num_threads(), weight.shape[1])
     rows = units * parts + torch.arange(parts)[:, None]
     sums = F.embedding_bag(
         rows,
