@@ -10,7 +10,10 @@ from regbench.incremental.plan import Plan
 from regbench.incremental.windows import Piece, Window
 
 SHARED = 1 / 8
-"""Share of the images that more than have changed in any pixel of the square tried on all."""
+"""More than this share of the images change in each pixel of the square that is tried on all.
+
+Of fewer than eight images one is more already: strays are then told of none.
+"""
 
 
 class Difference(NamedTuple):

@@ -76,24 +76,29 @@ class _Renewal(fx.Interpreter):
         self.tried: dict[fx.Node, Piece] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op == "placeholder":
-            value = super().run_node(n)
-        elif n in self._plan.flattened:
-            value = None  # made of the map, where it is read
-        elif n in self._plan.linear:
-            value = self._linearly(n)
-        elif n in self._plan.local:
-            value = self._locally(n)
-        elif n in self._plan.sizes:
-            windows = (self.env[one].window for one in n.all_input_nodes if one in self._plan.sizes)
-            window = reduce(Window.hull, windows)
-            value = Piece(window, self._called(n, window))
-        else:
-            value = self._called(n, None)
+        value = self._value(n)
         if n in self._plan.kept:
             self.tried[n] = value
         features = n in self._plan.linear and n not in self._plan.sizes
         return value.values.flatten(1) if features else value
+
+    def _value(self, n: fx.Node) -> Any:
+        if n.op == "placeholder":
+            return super().run_node(n)
+        if n in self._plan.flattened:
+            return None  # whoever reads it reads the map itself
+        if n in self._plan.linear:
+            return self._linearly(n)
+        if n in self._plan.local:
+            return self._locally(n)
+        if n in self._plan.sizes:
+            return self._by_pixels(n)
+        return self._called(n, None)
+
+    def _by_pixels(self, n: fx.Node) -> Piece:
+        windows = (self.env[one].window for one in n.all_input_nodes if one in self._plan.sizes)
+        window = reduce(Window.hull, windows)
+        return Piece(window, self._called(n, window))
 
     def _linearly(self, n: fx.Node) -> Piece:
         layer = self._plan.linear[n]
