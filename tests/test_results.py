@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
-from regbench import members, tables
+from regbench import made, members, tables
 from regbench.beside import Interval, compare, verdict
 from regbench.comparisons import bounded, intervals, judged
 from regbench.costs import costs
@@ -20,6 +21,7 @@ from regbench.errors import UserError
 from regbench.figures import look, plain_decades, reach
 from regbench.latex import latex
 from regbench.page import page
+from regbench.precision import products_in
 from regbench.published import NOTHING, Published
 from regbench.published import load as load_published
 from regbench.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
@@ -177,6 +179,24 @@ def test_the_page_says_what_attacks_were_crafted_in_unless_it_is_fp32(rows):
     assert "Crafted in" not in reading(results(rows))
     crafted = rows._replace(evaluations=rows.evaluations.assign(precision="tf32"))
     assert "Crafted in tf32, classified in fp32." in reading(results(crafted))
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "told"),
+    [("tf32", "cuda", "tf32"), ("tf32", "cpu", "fp32"), ("fp32", "cuda", "fp32")],
+)
+def test_what_an_attack_is_crafted_in_is_what_the_device_has(precision, device, told):
+    assert products_in(precision, torch.device(device)) == told
+
+
+def test_an_attack_of_before_that_was_told_was_crafted_as_its_card_says():
+    attack = {"arguments": {}, "seconds": 1.0, "warnings": []}
+    about = {
+        "card": {"precision": "tf32", "split": "test", "checkpoint": "best"},
+        "attacks": {"before": attack, "now": attack | {"precision": "fp32"}},
+    }
+    told = made._verdicts(pa.table({}), about).told.set_index("attack")["precision"]
+    assert told.to_dict() == {"before": "tf32", "now": "fp32"}
 
 
 def test_an_attack_on_fewer_images_says_so_in_its_column(rows):
