@@ -155,12 +155,15 @@ class _Match:
         if crafting is fp32 or self._source is not self._model:
             return rows[:0]
         with crafting(x.device):
-            apparent = self._seen(x_adv, y, x)
-        return rows[now["correct"] & ~apparent["correct"]]
+            withstands = right(self._logits(x_adv), y)
+        return rows[now["correct"] & ~withstands]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self._model(part) for part in torch.split(x, self._size)])
 
     def _seen(self, x_adv: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            logits = torch.cat([self._model(part) for part in torch.split(x_adv, self._size)])
+        logits = self._logits(x_adv)
         return {
             "prediction": logits.argmax(1),
             "correct": right(logits, y),

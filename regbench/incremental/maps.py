@@ -37,12 +37,10 @@ class Difference(NamedTuple):
         changed = (x != before).any(1)
         everywhere = Window.around(changed.any(0))
         shared = Window.around(changed.float().mean(0) > SHARED)
-        elsewhere = changed.clone()
-        shared.of(elsewhere).fill_(False)
-        strays = elsewhere.flatten(1).any(1).nonzero().flatten()
         if everywhere.area < 2 * shared.area:
-            return cls(everywhere, strays[:0])
-        return cls(shared, strays)
+            return cls(everywhere, torch.arange(0))
+        shared.of(changed).fill_(False)
+        return cls(shared, changed.flatten(1).any(1).nonzero().flatten())
 
 
 class Maps:

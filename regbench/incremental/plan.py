@@ -25,14 +25,14 @@ class Plan:
             images.
         local: layers of a map by which a window grows; all other maps depend on pixels alone.
         linear: layers that a change can be passed through by itself.
-        flattened: maps by what flattens them for such layers alone.
+        flattened: what flattens a map for such layers alone.
         kept: maps that are read beyond the window in which they are new, and the sizes of them.
     """
 
     sizes: Mapping[fx.Node, torch.Size]
     local: Mapping[fx.Node, Local]
     linear: Mapping[fx.Node, Linear]
-    flattened: Mapping[fx.Node, fx.Node]
+    flattened: frozenset[fx.Node]
     kept: Mapping[fx.Node, torch.Size]
 
     @classmethod
@@ -57,7 +57,7 @@ class Plan:
             sizes[node] = value.shape
         flat = {node: one for node in values if (one := _flattened(module, node, sizes, values))}
         linear = _convolutions(local) | _products(module, flat, sizes)
-        flattened = {node: flat[node] for node in flat if node.users.keys() <= linear.keys()}
+        flattened = frozenset(node for node in flat if node.users.keys() <= linear.keys())
         kept = {node for node in sizes if any(_beyond(user, sizes, local) for user in node.users)}
         kept |= {one.source for one in linear.values()} | linear.keys()
         kept.add(next(iter(sizes)))  # the images, by which changes are found

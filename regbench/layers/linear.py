@@ -115,9 +115,6 @@ def _product(a: Tensor, b: Tensor, packed: Tensor | None = None) -> Tensor:
     """A Bᵀ; where it is to be differentiated once more, by an operation that can be."""
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return F.linear(a, b)
-    if len(a) == 1 and packed is None:
-        # MKL reads the weights as they lie, where oneDNN turns them round for a single row
-        return F.linear(a, b)
     return _by_onednn(a, b if packed is None else packed)
 
 
@@ -157,12 +154,12 @@ class _ToInput(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         if len(gradient) == 1 and not torch.is_grad_enabled():
-            return gradient, _of_one(gradient, weight), None, None
+            return gradient, _of_one(gradient, weight, ctx.packed), None, None
         return gradient, _product(gradient, weight.t(), ctx.packed), None, None
 
 
-def _of_one(gradient: Tensor, weight: Tensor) -> Tensor:
-    """g W of a single image, g being (1, K): the time goes into reading W.
+def _of_one(gradient: Tensor, weight: Tensor, packed: Tensor | None) -> Tensor:
+    """g W of a single image, g being (1, K), Wᵀ packed or not: the time goes into reading W.
 
     Behind a ReLU most of g is 0, and the rows of W that it would multiply are left where they are.
     """
@@ -170,7 +167,8 @@ def _of_one(gradient: Tensor, weight: Tensor) -> Tensor:
     if len(units) == 0:  # which no bag can be
         return gradient.new_zeros(1, weight.shape[1])
     if len(units) > SPARSE * len(weight):
-        return F.linear(gradient, weight.t())
+        # MKL reads the weights as they lie, where oneDNN turns them round for a single row
+        return F.linear(gradient, weight.t()) if packed is None else _by_onednn(gradient, packed)
     # a bag of rows is summed by one thread: as many bags as threads, each of a part of the columns
     parts = math.gcd(torch.get_num_threads(), weight.shape[1])
     rows = units * parts + torch.arange(parts)[:, None]
