@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from regbench.workflow import Bench
+from regbench.experiment.workflow import Bench
 
 min_version("9.20")
 

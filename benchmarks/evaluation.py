@@ -4,9 +4,9 @@
 
 The plain call gives AutoAttack the network as it is usually written (LeNet+ with its ReLU before
 the pooling, which is the same number): contiguous, its weights asking for gradients. Ours is
-regbench.verdicts on the tuned, frozen network. AutoAttack's code is the same. Each has a process of
-its own, since ours changes how memory is kept. The images are dealt to rounds; in each, once warmed
-up, both take the same ones, plain first in every other round.
+regbench.evaluation.verdicts on the tuned, frozen network. AutoAttack's code is the same. Each has a
+process of its own, since ours changes how memory is kept. The images are dealt to rounds; in each,
+once warmed up, both take the same ones, plain first in every other round.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from worker import DEVICES
 
-from regbench import device as devices
 from regbench.attacks.autoattack import AutoAttack
-from regbench.cards import RunCard
-from regbench.network import plain
+from regbench.core import device as devices
+from regbench.core.network import plain
+from regbench.core.weights import trained
+from regbench.evaluation.verdicts import judge
+from regbench.experiment.cards import RunCard
 from regbench.prepare import Data, Split, open_data
-from regbench.verdicts import judge
-from regbench.weights import trained
 
 SEED = 0
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from worker import SHAPES, Case, built
 
-from regbench.precision import PRECISIONS, products_in
+from regbench.core.precision import PRECISIONS, products_in
 from regbench.step import Step
 
 FORMULAS = {
@@ -66,8 +66,8 @@ def _counted(case: Case, images: int) -> float:
 def ceiling(precision: str, device: torch.device) -> float:
     """Return the most FLOP per second that a matrix product or a convolution reaches here.
 
-    TF32 has been turned off by regbench.device; for `tf32`, regbench.precision turns it on. A CPU
-    that rounds to bf16 computes in fp32, and that is its ceiling.
+    TF32 has been turned off by regbench.core.device; for `tf32`, regbench.core.precision turns it
+    on. A CPU that rounds to bf16 computes in fp32, and that is its ceiling.
     """
     precision = products_in(precision, device)
     with PRECISIONS[precision](device):

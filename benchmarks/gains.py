@@ -2,7 +2,7 @@
 
     python benchmarks/gains.py normalisation --network resnet18 --method pgd_at --batch 128
 
-Needs neither Snakemake nor data. `kernels` (regbench.kernels) asks for a GPU.
+Needs neither Snakemake nor data. `kernels` (regbench.core.kernels) asks for a GPU.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import torch
 from record import add_place, write
 from worker import Case, Ours, add_case, at_once, built, case_of
 
-from regbench import device as devices
-from regbench import kernels
+from regbench.core import device as devices
+from regbench.core import kernels
+from regbench.core.layers import ScalingBatchNorm2d
 from regbench.errors import UserError, program
-from regbench.grid import PAPER_TRAINING
-from regbench.layers import ScalingBatchNorm2d
+from regbench.experiment.grid import PAPER_TRAINING
 
 Part = Callable[[bool], AbstractContextManager[object]]
 """Whether a part is in the step -> a context in which steps built and taken are so."""

@@ -18,13 +18,13 @@ from steps import PRECISIONS as AT_HAND
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from regbench import device as devices
 from regbench.ascent import clip, cross_entropy, input_gradient, logits
-from regbench.cards import RunCard
-from regbench.precision import PRECISIONS
+from regbench.core import device as devices
+from regbench.core.precision import PRECISIONS
+from regbench.core.validation import right
+from regbench.core.weights import trained
+from regbench.experiment.cards import RunCard
 from regbench.prepare import Split, open_data
-from regbench.validation import right
-from regbench.weights import trained
 
 BATCH = 250
 

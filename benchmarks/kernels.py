@@ -18,7 +18,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from worker import Case, Epoch, Ours, add_case, case_of
 
-from regbench import device as devices
+from regbench.core import device as devices
 from regbench.errors import UserError, program
 
 LONGEST = 12

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from checkout import ROOT
 
-from regbench.provenance import provenance
+from regbench.storage.provenance import provenance
 
 RESULTS = ROOT / "benchmarks/results"
 

@@ -22,9 +22,9 @@ import torch
 from record import add_place, write
 from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
 
-from regbench import device as devices
+from regbench.core import device as devices
+from regbench.core.precision import PRECISIONS
 from regbench.errors import program
-from regbench.precision import PRECISIONS
 
 IMAGES = 50_000
 BATCHES = {"cpu": (8, 16, 32, 64, 128, 256), "cuda": (32, 64, 128, 256, 512, 1024, 2048)}

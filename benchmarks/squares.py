@@ -17,9 +17,9 @@ from record import add_place, write
 from torch import Tensor
 from worker import SHAPES, Case, built
 
-from regbench import device as devices
+from regbench.core import device as devices
+from regbench.core.incremental import Incremental
 from regbench.errors import UserError, program
-from regbench.incremental import Incremental
 
 SIZES = (13, 9, 6, 4, 3, 2, 1)
 """Pixels along a side."""

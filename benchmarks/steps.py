@@ -24,7 +24,7 @@ from launches import UNITS
 from record import add_place, write
 from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, started
 
-from regbench import device as devices
+from regbench.core import device as devices
 from regbench.errors import UserError, program
 
 Answer = TypeVar("Answer")

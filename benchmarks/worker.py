@@ -22,16 +22,16 @@ from launches import COUNTS, Count, Work
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from regbench import device as devices
-from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
-from regbench.descent import TrainingLoss
-from regbench.grid import PAPER_TRAINING
-from regbench.members import build
-from regbench.memory import peak
-from regbench.network import network
-from regbench.precision import PRECISIONS
+from regbench.core import device as devices
+from regbench.core.memory import peak
+from regbench.core.network import network
+from regbench.core.precision import PRECISIONS
+from regbench.experiment.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
+from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.members import build
 from regbench.prepare import Data, Split
-from regbench.training import Epoch, Trained, fit
+from regbench.training.descent import TrainingLoss
+from regbench.training.loop import Epoch, Trained, fit
 
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "natural": {},
@@ -61,7 +61,7 @@ class Case:
         structure: `ours` or `plain`.
         network: a file of regbench/models/.
         method: a file of regbench/regularizers/.
-        precision: of regbench.precision; the plain structure knows fp32 only.
+        precision: of regbench.core.precision; the plain structure knows fp32 only.
         batch: images per step, m.
         steps: per block that is timed.
         width: of the small CNN.
@@ -272,7 +272,7 @@ class Structure(Protocol):
 
 
 class Ours:
-    """`regbench.training.fit` of two epochs: the second, as the learning curve has it, is timed."""
+    """`regbench.training.loop.fit` of two epochs: the second, as its curve has it, is timed."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
         self._case, self._device = case, device

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from regbench.cards import SuiteCard
+from regbench.core.lease import leased
 from regbench.errors import UserError, did_you_mean, program
-from regbench.lease import leased
-from regbench.parts import Parts
+from regbench.evaluation.parts import Parts
+from regbench.evaluation.trial import Trial
+from regbench.experiment.cards import SuiteCard
 from regbench.prepare import open_data
-from regbench.seals import digest_of, write_table
-from regbench.trial import Trial
+from regbench.storage.seals import digest_of, write_table
 
 
 def parts_key(card: SuiteCard, run: Path, sources: Sequence[Path], device: torch.device) -> str:

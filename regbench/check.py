@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from regbench.cards import Card, DataCard
 from regbench.errors import UserError, program
-from regbench.fingerprint import fingerprint
-from regbench.manifest import Manifest
-from regbench.members import build, check_values, fit, load
-from regbench.refusals import telling
+from regbench.experiment.cards import Card, DataCard
+from regbench.experiment.fingerprint import fingerprint
+from regbench.experiment.manifest import Manifest
+from regbench.experiment.members import build, check_values, fit, load
+from regbench.experiment.refusals import telling
 
 if TYPE_CHECKING:
     from regbench.data import Size
@@ -134,7 +134,7 @@ def _refuse_few_classes(data: DataCard, attacks: Pairs) -> None:
 
 def _size(data: DataCard) -> "Size | None":
     """Return how large a data set is; none, if it is not here yet: then its stage can refuse."""
-    from regbench.sizes import size  # noqa: PLC0415 - numpy, which the parse need not import
+    from regbench.experiment.sizes import size  # noqa: PLC0415 - numpy, which the parse need not import
 
     try:
         with _told_of(data.source):

@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from regbench import stored
+from regbench.analysis import stored
+from regbench.analysis.known import Known, beyond, joined
+from regbench.analysis.made import made
+from regbench.analysis.stored import Tables
 from regbench.errors import UserError, program
-from regbench.known import Known, beyond, joined
-from regbench.made import made
-from regbench.manifest import Manifest, Run
-from regbench.seals import write_table
-from regbench.stored import Tables
+from regbench.experiment.manifest import Manifest, Run
+from regbench.storage.seals import write_table
 
 NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
 """Columns that say nothing of some attacks, and that files from before them lack."""

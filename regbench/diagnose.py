@@ -6,13 +6,13 @@ Beside it a second file: a few images, clean and attacked, with what the network
 import argparse
 from pathlib import Path
 
-from regbench.cards import DiagnosisCard
-from regbench.diagnosis import Diagnosis
+from regbench.core.lease import leased
 from regbench.errors import program
-from regbench.lease import leased
-from regbench.locks import sole
+from regbench.evaluation.diagnosis import Diagnosis
+from regbench.experiment.cards import DiagnosisCard
 from regbench.prepare import open_data
-from regbench.seals import write_table
+from regbench.storage.locks import sole
+from regbench.storage.seals import write_table
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from regbench.cards import RunCard
+from regbench.core.network import plain
+from regbench.core.weights import loaded
 from regbench.errors import UserError, program
-from regbench.network import plain
+from regbench.experiment.cards import RunCard
+from regbench.experiment.sizes import size
 from regbench.prepare import Data
-from regbench.seals import read_record
-from regbench.sizes import size
-from regbench.weights import loaded
+from regbench.storage.seals import read_record
 
 
 def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:

@@ -16,22 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regbench import device as devices
 from regbench.ascent import cross_entropy, input_gradient
-from regbench.cards import DataCard, DiagnosisCard, ModelCard, RunCard, SuiteCard
-from regbench.diagnosis import diagnose
+from regbench.core import device as devices
+from regbench.core.memory import fitting
+from regbench.core.misfit import refuse_misfit
+from regbench.core.network import laid_out, plain
+from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError, program
-from regbench.gallery import gallery
-from regbench.manifest import Manifest
-from regbench.members import build
-from regbench.memory import fitting
-from regbench.misfit import refuse_misfit
-from regbench.network import laid_out, plain
-from regbench.passes import counting
-from regbench.precision import PRECISIONS
+from regbench.evaluation.diagnosis import diagnose
+from regbench.evaluation.gallery import gallery
+from regbench.experiment.cards import DataCard, DiagnosisCard, ModelCard, RunCard, SuiteCard
+from regbench.experiment.manifest import Manifest
+from regbench.experiment.members import build
+from regbench.experiment.sizes import size
 from regbench.prepare import Split
-from regbench.properties import PROBED
-from regbench.sizes import size
+from regbench.training.passes import counting
+from regbench.training.properties import PROBED
 
 SECONDS = 1.0
 """How long a network's rate is measured."""

@@ -17,23 +17,30 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from regbench import pagetables
-from regbench.beside import OURS
-from regbench.comparisons import MARGIN, bounded, comparisons, intervals, judged, references_of
-from regbench.costs import costs
-from regbench.doubts import doubts
-from regbench.drafts import draft_of
+from regbench.analysis.beside import OURS
+from regbench.analysis.comparisons import (
+    MARGIN,
+    bounded,
+    comparisons,
+    intervals,
+    judged,
+    references_of,
+)
+from regbench.analysis.costs import costs
+from regbench.analysis.doubts import doubts
+from regbench.analysis.masking import panel
+from regbench.analysis.published import NOTHING, Published
+from regbench.analysis.published import load as load_published
+from regbench.analysis.rows import Rows, load, over_seeds
+from regbench.analysis.unfinished import unfinished
 from regbench.errors import UserError, program
-from regbench.manifest import Manifest
-from regbench.masking import panel
-from regbench.members import source
-from regbench.origins import Remaking, traced
-from regbench.published import NOTHING, Published
-from regbench.published import load as load_published
-from regbench.rows import Rows, load, over_seeds
-from regbench.summary import origins, reading
+from regbench.experiment.manifest import Manifest
+from regbench.experiment.members import source
+from regbench.report import pagetables
+from regbench.report.origins import Remaking, traced
+from regbench.report.summary import origins, reading
+from regbench.storage.drafts import draft_of
 from regbench.tables import Gap, options
-from regbench.unfinished import unfinished
 
 
 class Figure(NamedTuple):
@@ -63,7 +70,7 @@ def page(
         known: published numbers to stand beside ours.
         gap: two attacks whose difference is a column.
         remaking: what gives the command lines; none: there are none.
-        lacking: of `regbench.unfinished.unfinished`.
+        lacking: of `regbench.analysis.unfinished.unfinished`.
         references: regularizers that each method is compared with.
         margin: a share, within which two methods are on par, or published numbers agree.
     """
@@ -72,7 +79,7 @@ def page(
     means = bounded(over_seeds(numbers), intervals(trained))
     compared = comparisons(trained, references, margin)
     environment = Environment(
-        loader=PackageLoader("regbench", "templates"),
+        loader=PackageLoader("regbench.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

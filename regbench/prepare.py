@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from regbench.cards import DataCard
 from regbench.errors import UserError, program
-from regbench.members import build
-from regbench.tensors import Tensors, write
+from regbench.experiment.cards import DataCard
+from regbench.experiment.members import build
+from regbench.storage.tensors import Tensors, write
 
 
 class Split(NamedTuple):

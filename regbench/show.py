@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from regbench.cards import RunCard
 from regbench.errors import UserError, program
-from regbench.seals import read_record, read_table
+from regbench.experiment.cards import RunCard
+from regbench.storage.seals import read_record, read_table
 
 CARD = "card.json"
 
@@ -64,7 +64,7 @@ def _table(path: Path) -> Told:
 
 
 def _tensors(path: Path) -> Told:
-    from regbench.tensors import Tensors  # noqa: PLC0415 - torch, which the other kinds do without
+    from regbench.storage.tensors import Tensors  # noqa: PLC0415 - torch, which the other kinds do without
 
     with Tensors(path) as file:
         shapes = {name: list(file.shape(name)) for name in file.names()}

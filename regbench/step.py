@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regbench import ascent
-from regbench.compiled import Compiled
+from regbench.core.compiled import Compiled
 
 
 class Objective(NamedTuple):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from regbench.beside import compare
-from regbench.comparisons import (
+from regbench.analysis.beside import compare
+from regbench.analysis.comparisons import (
     MARGIN,
     REFERENCES,
     bounded,
@@ -16,17 +16,17 @@ from regbench.comparisons import (
     leaders,
     references_of,
 )
-from regbench.costs import costs
-from regbench.doubts import NONE, doubts, flags
+from regbench.analysis.costs import costs
+from regbench.analysis.doubts import NONE, doubts, flags
+from regbench.analysis.masking import NEEDED, panel
+from regbench.analysis.masking import NONE as NOT_JUDGED
+from regbench.analysis.published import load as load_published
+from regbench.analysis.rows import CELL, UNTRAINED, labels, load, over_seeds, results, unswept
+from regbench.analysis.unfinished import unfinished
 from regbench.errors import UserError, did_you_mean, program
-from regbench.latex import latex
-from regbench.manifest import Manifest
-from regbench.masking import NEEDED, panel
-from regbench.masking import NONE as NOT_JUDGED
-from regbench.published import load as load_published
-from regbench.rows import CELL, UNTRAINED, labels, load, over_seeds, results, unswept
-from regbench.summary import MARK, counted, markdown, summary
-from regbench.unfinished import unfinished
+from regbench.experiment.manifest import Manifest
+from regbench.report.latex import latex
+from regbench.report.summary import MARK, counted, markdown, summary
 
 DIGITS = "%.10g"
 """Of numbers in .csv: as many as are the same on every machine."""
@@ -50,8 +50,8 @@ def accuracy(
         means: of `over_seeds`.
         gap: two attacks; the mean accuracy under the first minus that under the second is a column,
             empty where they have not judged the same seeds.
-        doubts: of `regbench.doubts.doubts`.
-        panel: of `regbench.masking.panel`.
+        doubts: of `regbench.analysis.doubts.doubts`.
+        panel: of `regbench.analysis.masking.panel`.
 
     Raises:
         UserError: `gap` names an attack that there is not.

@@ -12,26 +12,26 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from regbench import tensors
-from regbench.cards import RunCard
-from regbench.course import Epoch
-from regbench.descent import TrainingLoss
+from regbench.core.lease import leased
+from regbench.core.memory import exhausted, peak
+from regbench.core.misfit import refuse_misfit
+from regbench.core.network import network
+from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError, program
-from regbench.fingerprint import TRAINING, fingerprint
-from regbench.keeper import Keeper, key
-from regbench.lease import leased
-from regbench.locks import sole
-from regbench.members import build
-from regbench.memory import exhausted, peak
-from regbench.misfit import refuse_misfit
-from regbench.network import network
-from regbench.passes import Passes, passes
-from regbench.precision import PRECISIONS
+from regbench.experiment.cards import RunCard
+from regbench.experiment.fingerprint import TRAINING, fingerprint
+from regbench.experiment.members import build
 from regbench.prepare import Data, open_data
-from regbench.provenance import provenance
-from regbench.seals import digest_of, read_record, write_record
 from regbench.step import Step
-from regbench.training import Trained, fit
+from regbench.storage import tensors
+from regbench.storage.locks import sole
+from regbench.storage.provenance import provenance
+from regbench.storage.seals import digest_of, read_record, write_record
+from regbench.training.course import Epoch
+from regbench.training.descent import TrainingLoss
+from regbench.training.keeper import Keeper, key
+from regbench.training.loop import Trained, fit
+from regbench.training.passes import Passes, passes
 
 FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
 """Whose digests stand in run.json."""

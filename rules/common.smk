@@ -22,7 +22,7 @@ RUN = "results/{dataset}/{model}/{regularizer}/{run}"
 REPORTS = bench.reports
 
 # As many jobs per GPU as the config says, also when --resources on the command line names others.
-# regbench.lease holds to it even where that is overruled.
+# regbench.core.lease holds to it even where that is overruled.
 workflow.global_resources.setdefault("gpu", bench.gpus)
 
 

@@ -62,7 +62,7 @@ rule figures:
     localrule: True
     params:
         folder=lambda wildcards, input: Path(input[0]).parent,
-        code=bench.code("regbench.figures", "regbench.rows", *bench.modules("figures")),
+        code=bench.code("regbench.figures", "regbench.analysis.rows", *bench.modules("figures")),
     shell:
         "python -m regbench.figures {params.folder:q} > {log:q} 2>&1"
 
@@ -73,7 +73,7 @@ rule page:
         figures=FIGURES,
         published=PUBLISHED,
         templates=expand(
-            f"{workflow.basedir}/regbench/templates/page.{{kind}}",
+            f"{workflow.basedir}/regbench/report/templates/page.{{kind}}",
             kind=["html", "css", "js"],
         ),
     output:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from regbench import members
-from regbench.descent import TrainingLoss
-from regbench.manifest import Declared
+from regbench.experiment import members
+from regbench.experiment.manifest import Declared
 from regbench.prepare import Split
+from regbench.training.descent import TrainingLoss
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():

@@ -23,13 +23,13 @@ from regbench.attacks.fgsm import FGSM
 from regbench.attacks.mifgsm import MIFGSM
 from regbench.attacks.pgd import PGD
 from regbench.attacks.rfgsm import RFGSM
+from regbench.core.memory import DoesNotFitError
+from regbench.core.precision import PRECISIONS
+from regbench.core.validation import right
 from regbench.errors import UserError
-from regbench.members import build
-from regbench.memory import DoesNotFitError
-from regbench.precision import PRECISIONS
+from regbench.evaluation.verdicts import Verdicts, judge
+from regbench.experiment.members import build
 from regbench.prepare import Split
-from regbench.validation import right
-from regbench.verdicts import Verdicts, judge
 
 EPSILON = 0.1
 

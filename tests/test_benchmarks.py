@@ -16,8 +16,8 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import record_function
 
-from regbench import members
-from regbench.cards import DataCard, RunCard
+from regbench.experiment import members
+from regbench.experiment.cards import DataCard, RunCard
 from regbench.prepare import open_data, prepare
 from regbench.train import run
 

@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from regbench import tables
-from regbench.comparisons import (
+from regbench.analysis.comparisons import (
     COLUMNS,
     INTERVALS,
     REFERENCES,
@@ -28,9 +28,9 @@ from regbench.comparisons import (
     strongest,
     verdict,
 )
+from regbench.analysis.rows import Rows, load
 from regbench.errors import UserError
-from regbench.rows import Rows, load
-from regbench.summary import differences
+from regbench.report.summary import differences
 
 REPORTS = Path(__file__).parents[1] / "reports"
 METHODS = {"natural": "natural", "fgsm_at": "FGSM-AT", "pgd_at": "PGD-AT", "mine": "mine"}

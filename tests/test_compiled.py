@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.ascent import cross_entropy, input_gradient
-from regbench.cards import RunCard
-from regbench.compiled import Compiled, _sharing
-from regbench.descent import Descent, Recorded, cuda_graph
+from regbench.core.compiled import Compiled, _sharing
+from regbench.core.layers import ImageConv2d, tune
+from regbench.core.layers.image import FloatConv2d
+from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError
-from regbench.grid import PAPER_TRAINING
-from regbench.layers import ImageConv2d, tune
-from regbench.layers.image import FloatConv2d
-from regbench.precision import PRECISIONS
+from regbench.experiment.cards import RunCard
+from regbench.experiment.grid import PAPER_TRAINING
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective, Step
-from regbench.training import _Compiling, fit
+from regbench.training.descent import Descent, Recorded, cuda_graph
+from regbench.training.loop import _Compiling, fit
 
 compiles = pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler here"
@@ -132,7 +132,7 @@ def trained(model, loss, *, compiled):
 def test_batches_of_the_cards_size_are_compiled_and_no_other(compiled, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        "regbench.training.Compiled",
+        "regbench.training.loop.Compiled",
         lambda model: SimpleNamespace(trained=model, refuse_replaced=lambda: None),
     )
 

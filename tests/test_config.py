@@ -11,12 +11,12 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from regbench.config import Experiment, number
-from regbench.configfile import parse, read
 from regbench.errors import UserError, did_you_mean
-from regbench.grid import resolve
-from regbench.manifest import Declared
-from regbench.suites import resolve_suites
+from regbench.experiment.config import Experiment, number
+from regbench.experiment.configfile import parse, read
+from regbench.experiment.grid import resolve
+from regbench.experiment.manifest import Declared
+from regbench.experiment.suites import resolve_suites
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = {ROOT / "config/published.yaml", ROOT / "config/leaderboard.yaml"}
@@ -595,7 +595,7 @@ def test_every_config_of_the_repository_is_valid(path):
 def test_the_schema_file_is_current():
     stored = json.loads((ROOT / "config/schema.json").read_text())
     assert stored == Experiment.model_json_schema(), (
-        "python -m regbench.config > config/schema.json"
+        "python -m regbench.experiment.config > config/schema.json"
     )
 
 

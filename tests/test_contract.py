@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from regbench.ascent import cross_entropy
-from regbench.contract import checked
-from regbench.descent import Descent, Recorded
+from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError
-from regbench.precision import PRECISIONS
 from regbench.step import Objective, Step
+from regbench.training.contract import checked
+from regbench.training.descent import Descent, Recorded
 
 
 def descended(loss: object, shares: tuple[float, ...] = (0, 0, 0), *, recorded: bool = False):

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from regbench import members
 from regbench.ascent import cross_entropy, input_gradient, logits
-from regbench.config import Training
-from regbench.kernels.plain import to_image
-from regbench.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear, tune
-from regbench.layers.image import FEW_IMAGES
+from regbench.core.kernels.plain import to_image
+from regbench.core.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear, tune
+from regbench.core.layers.image import FEW_IMAGES
+from regbench.core.precision import PRECISIONS
+from regbench.experiment import members
+from regbench.experiment.config import Training
 from regbench.models.lenet_plus import LeNetPlus
-from regbench.precision import PRECISIONS
 from regbench.step import Step
 
 SHAPES = [
@@ -325,7 +325,7 @@ def test_a_cpu_without_bf16_trains_the_same_by_rounding(lenet, monkeypatch):
     model, x, y = lenet
     found = {}
     for name, has in (("fp32", True), ("bf16", True), ("bf16", False)):
-        monkeypatch.setattr("regbench.precision._has_bf16", lambda has=has: has)
+        monkeypatch.setattr("regbench.core.precision._has_bf16", lambda has=has: has)
         image = x.clone().requires_grad_()
         with PRECISIONS[name](x.device):
             loss = cross_entropy(logits(model, image), y)
@@ -360,7 +360,7 @@ def test_rounding_takes_the_products_that_autocast_takes(product, monkeypatch):
     a, b = torch.randn(4, 8, generator=generator), torch.randn(8, 3, generator=generator)
     found = []
     for has in (True, False):
-        monkeypatch.setattr("regbench.precision._has_bf16", lambda has=has: has)
+        monkeypatch.setattr("regbench.core.precision._has_bf16", lambda has=has: has)
         with PRECISIONS["bf16"](a.device):
             found.append(product(a, b))
     native, rounded = found
@@ -380,7 +380,7 @@ def operands_of_products(precision, work, *arguments):
 
 @pytest.mark.parametrize("second", [False, True])
 def test_rounding_computes_no_gradient_in_bf16_either(lenet, monkeypatch, second):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     model, x, y = lenet
 
     def work():
@@ -395,7 +395,7 @@ def test_rounding_computes_no_gradient_in_bf16_either(lenet, monkeypatch, second
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.complex64])
 def test_rounding_leaves_alone_what_autocast_leaves_alone(dtype, monkeypatch):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     a = torch.full((2, 2), 1001).to(dtype)
     with PRECISIONS["bf16"](a.device):
         assert (a @ a).equal(a.mm(a))
@@ -403,12 +403,12 @@ def test_rounding_leaves_alone_what_autocast_leaves_alone(dtype, monkeypatch):
 
 
 def test_rounding_rounds_weights_once_and_anew_when_they_change(monkeypatch):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     layer, x = torch.nn.Linear(3, 2, bias=False), torch.rand(4, 3)
     expected = (4 * x.bfloat16().float().sum(0)).expand(2, 3)
     rounded = []
     monkeypatch.setattr(
-        "regbench.precision._round", lambda x: rounded.append(x) or x.bfloat16().float()
+        "regbench.core.precision._round", lambda x: rounded.append(x) or x.bfloat16().float()
     )
     with PRECISIONS["bf16"](x.device):
         with torch.no_grad():
@@ -425,7 +425,7 @@ def test_rounding_rounds_weights_once_and_anew_when_they_change(monkeypatch):
 
 
 def test_rounding_reaches_weights_that_were_frozen_meanwhile(monkeypatch):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     layer, x = torch.nn.Linear(3, 2), torch.rand(4, 3)
     with PRECISIONS["bf16"](x.device):
         layer.requires_grad_(False)
@@ -436,7 +436,7 @@ def test_rounding_reaches_weights_that_were_frozen_meanwhile(monkeypatch):
 
 
 def test_rounding_writes_where_it_is_told_to(monkeypatch):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     a, product = torch.rand(2, 2), torch.zeros(2, 2)
     with PRECISIONS["bf16"](a.device):
         torch.mm(a, a, out=product)
@@ -444,7 +444,7 @@ def test_rounding_writes_where_it_is_told_to(monkeypatch):
 
 
 def test_rounding_heeds_where_autocast_is_off(monkeypatch):
-    monkeypatch.setattr("regbench.precision._has_bf16", lambda: False)
+    monkeypatch.setattr("regbench.core.precision._has_bf16", lambda: False)
     a = torch.rand(2, 2)
     with PRECISIONS["bf16"](a.device), torch.autocast("cpu", enabled=False):
         assert (a @ a).dtype is torch.float32
@@ -466,10 +466,10 @@ MNIST = {"source": "regbench.data.mnist", "arguments": {}, "validation": 10_000,
 
 def test_lenet_plus_learns_real_mnist(mnist_root, tmp_path):
     """A few hundred steps of FGSM-AT: far better than chance, clean and under its own attack."""
-    from regbench.cards import DataCard  # noqa: PLC0415
+    from regbench.core.validation import accuracy, ifgsm  # noqa: PLC0415
+    from regbench.experiment.cards import DataCard  # noqa: PLC0415
     from regbench.prepare import open_data, prepare  # noqa: PLC0415
     from regbench.regularizers.fgsm_at import FGSMAT  # noqa: PLC0415
-    from regbench.validation import accuracy, ifgsm  # noqa: PLC0415
 
     prepare(DataCard.model_validate(MNIST), Path(mnist_root), False, tmp_path / "mnist")
     data = open_data(tmp_path / "mnist")

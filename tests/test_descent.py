@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from regbench import descent as descent_module
-from regbench import members
 from regbench.ascent import cross_entropy
-from regbench.descent import Descent, Recorded, cuda_graph
-from regbench.device import pick
-from regbench.precision import PRECISIONS
+from regbench.core.device import pick
+from regbench.core.precision import PRECISIONS
+from regbench.experiment import members
 from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.step import Objective, Step
+from regbench.training import descent as descent_module
+from regbench.training.descent import Descent, Recorded, cuda_graph
 
 
 def called_again(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:

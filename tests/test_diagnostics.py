@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regbench import tensors
 from regbench.ascent import input_gradient
-from regbench.cards import DiagnosisCard
-from regbench.diagnosis import SCHEMA, Diagnosis, diagnose, radii
 from regbench.diagnostics import Measured, Probe, summed_cross_entropy
-from regbench.members import load, names
+from regbench.evaluation.diagnosis import SCHEMA, Diagnosis, diagnose, radii
+from regbench.experiment.cards import DiagnosisCard
+from regbench.experiment.members import load, names
 from regbench.prepare import Split
-from regbench.seals import read_table
+from regbench.storage import tensors
+from regbench.storage.seals import read_table
 
 EPSILON = 0.05
 IMAGES = 40
@@ -295,9 +295,9 @@ def test_epsilon_is_always_among_the_radii():
 @pytest.fixture
 def trained(tmp_path):
     """A folder as a training leaves it, of a network that has not learned, and its data."""
-    from regbench.cards import RunCard  # noqa: PLC0415
-    from regbench.grid import PAPER_TRAINING  # noqa: PLC0415
-    from regbench.network import plain  # noqa: PLC0415
+    from regbench.core.network import plain  # noqa: PLC0415
+    from regbench.experiment.cards import RunCard  # noqa: PLC0415
+    from regbench.experiment.grid import PAPER_TRAINING  # noqa: PLC0415
     from regbench.prepare import open_data, prepare  # noqa: PLC0415
 
     training = {**PAPER_TRAINING, "epochs": 1, "batch_size": 8, "learning_rate": 0.1}
@@ -361,7 +361,7 @@ def test_without_room_for_one_image_there_are_no_rows(trained, monkeypatch):
 
     folder, data = trained
     monkeypatch.setattr(Probe, "logits", full)
-    monkeypatch.setattr("regbench.gallery.logits", full)
+    monkeypatch.setattr("regbench.evaluation.gallery.logits", full)
     diagnosis = Diagnosis(card(images=4, gallery=2), folder, data, torch.device("cpu"))
     for rows, about in (diagnosis.table(), diagnosis.gallery()):
         assert about["status"] == "out of memory"

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from regbench import attack, collect, diagnose, prepare, tables, train
-from regbench.configfile import parse
-from regbench.grid import resolve
-from regbench.manifest import Declared
+from regbench.experiment.configfile import parse
+from regbench.experiment.grid import resolve
+from regbench.experiment.manifest import Declared
 
 ROOT = Path(__file__).parents[1]
 CONFIG = {

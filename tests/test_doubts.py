@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from regbench import tables
-from regbench.doubts import COLUMNS, RULES, doubts, flags, silent
-from regbench.latex import latex
-from regbench.rows import Rows, load, over_seeds, results
-from regbench.seals import write_table
-from regbench.soundness import LEVEL
-from regbench.summary import summary
+from regbench.analysis.doubts import COLUMNS, RULES, doubts, flags, silent
+from regbench.analysis.rows import Rows, load, over_seeds, results
+from regbench.analysis.soundness import LEVEL
+from regbench.report.latex import latex
+from regbench.report.summary import summary
+from regbench.storage.seals import write_table
 from regbench.tables import accuracy, cells
 
 REPORTS = Path(__file__).parents[1] / "reports"

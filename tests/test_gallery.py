@@ -9,15 +9,15 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
+from regbench.analysis.rows import UNSHOWN, Rows, load
 from regbench.attacks.fgsm import FGSM
 from regbench.attacks.pgd import PGD
-from regbench.cards import DiagnosisCard
+from regbench.evaluation.gallery import SCHEMA, first_of_each_class, gallery
+from regbench.evaluation.verdicts import judge
+from regbench.experiment.cards import DiagnosisCard
 from regbench.figures import look
 from regbench.figures.gallery import RIGHT, WRONG, picture
 from regbench.figures.gallery import gallery as drawn
-from regbench.gallery import SCHEMA, first_of_each_class, gallery
-from regbench.rows import UNSHOWN, Rows, load
-from regbench.verdicts import judge
 
 REPORTS = Path(__file__).parents[1] / "reports"
 EPSILON = 0.06

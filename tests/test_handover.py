@@ -19,8 +19,17 @@ from robustbench.model_zoo.architectures.resnet import BasicBlock, PreActBlock, 
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
 from torch import nn
 
-from regbench import export, forecast, members, tensors, train
-from regbench.cards import (
+from regbench import export, forecast, train
+from regbench.analysis.rows import SHOWN, Rows
+from regbench.collect import collect
+from regbench.core.misfit import MisfitError, refuse_misfit
+from regbench.core.network import layout, network, plain
+from regbench.core.weights import trained
+from regbench.errors import UserError
+from regbench.evaluation.diagnosis import diagnose
+from regbench.evaluation.gallery import gallery
+from regbench.experiment import members
+from regbench.experiment.cards import (
     AttackCard,
     DataCard,
     DiagnosisCard,
@@ -30,20 +39,13 @@ from regbench.cards import (
     SuiteCard,
     TrainingCard,
 )
-from regbench.collect import collect
-from regbench.diagnosis import diagnose
-from regbench.errors import UserError
+from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.manifest import AttackEntry, Manifest, Run
+from regbench.experiment.sizes import size
 from regbench.figures.gallery import gallery as drawn
-from regbench.gallery import gallery
-from regbench.grid import PAPER_TRAINING
-from regbench.manifest import AttackEntry, Manifest, Run
-from regbench.misfit import MisfitError, refuse_misfit
-from regbench.network import layout, network, plain
 from regbench.prepare import Data, Split, open_data, prepare
-from regbench.rows import SHOWN, Rows
-from regbench.seals import read_record, read_table, write_record, write_table
-from regbench.sizes import size
-from regbench.weights import trained
+from regbench.storage import tensors
+from regbench.storage.seals import read_record, read_table, write_record, write_table
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
 MNIST = DataCard(source="regbench.data.mnist", arguments={}, validation=10_000, split_seed=0)
@@ -263,7 +265,7 @@ def test_networks_lie_as_the_device_computes_fastest(device, precision, expected
 def test_a_network_is_laid_out_for_its_training_and_for_what_judges_it(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
-        "regbench.network.layout", lambda *given: asked.append(given[1]) or torch.channels_last
+        "regbench.core.network.layout", lambda *given: asked.append(given[1]) or torch.channels_last
     )
     card = run_card(DIGITS, "small_cnn")
     card = card.model_copy(
@@ -468,7 +470,9 @@ def test_a_network_is_exported_without_its_data_set(without_data):
     assert not model.training
     assert not any(one.requires_grad for one in model.parameters())
     # none that keeps copies of its weights: whoever prunes or quantises writes to `.data`
-    assert all(not type(one).__module__.startswith("regbench.layers") for one in model.modules())
+    assert all(
+        not type(one).__module__.startswith("regbench.core.layers") for one in model.modules()
+    )
 
 
 def test_a_run_that_does_not_tell_its_shape_is_exported_by_its_data_set(without_data):

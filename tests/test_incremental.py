@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regbench import incremental, members
 from regbench.attacks.autoattack import AutoAttack
-from regbench.cards import ModelCard
-from regbench.incremental import Incremental
-from regbench.incremental.linear import Convolution, Product
-from regbench.incremental.windows import Piece, Reach, Span, Window
-from regbench.layers import tune
+from regbench.core import incremental
+from regbench.core.incremental import Incremental
+from regbench.core.incremental.linear import Convolution, Product
+from regbench.core.incremental.windows import Piece, Reach, Span, Window
+from regbench.core.layers import tune
+from regbench.core.network import laid_out, plain
+from regbench.experiment import members
+from regbench.experiment.cards import ModelCard
 from regbench.models.small_cnn import SmallCNN
-from regbench.network import laid_out, plain
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 SHAPES = {"lenet_plus": (1, 28, 28), "small_cnn": (1, 8, 8)} | {

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from regbench import device as devices
-from regbench import kernels
 from regbench.ascent import cross_entropy, input_gradient
-from regbench.layers import HalvingMaxPool2d, ImageConv2d, tune
+from regbench.core import device as devices
+from regbench.core import kernels
+from regbench.core.layers import HalvingMaxPool2d, ImageConv2d, tune
 from regbench.models.lenet_plus import LeNetPlus
 
 pytest.importorskip("triton")
-from regbench.kernels import image as image_kernels
-from regbench.kernels import plain as plainly
-from regbench.kernels.pooling import halved, spread
-from regbench.kernels.proof import agree, proved_by
+from regbench.core.kernels import image as image_kernels
+from regbench.core.kernels import plain as plainly
+from regbench.core.kernels.pooling import halved, spread
+from regbench.core.kernels.proof import agree, proved_by
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -277,7 +277,7 @@ COMPILE = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from regbench.kernels import OPTIONS, image, pooling
+from regbench.core.kernels import OPTIONS, image, pooling
 
 SIZES = dict(C=1, H=8, W=8, K=32, ROWS=8, COLUMNS=8, KH=3, KW=3, TOP=1, LEFT=1, LANES=32, BLOCK=64)
 KERNELS = {

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regbench import members
-from regbench.passes import passes
+from regbench.experiment import members
 from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.natural import Natural
 from regbench.regularizers.pgd_at import PGDAT
@@ -19,6 +18,7 @@ from regbench.regularizers.sat_r2 import SATR2
 from regbench.regularizers.sat_r3 import SATR3
 from regbench.regularizers.trades import TRADES
 from regbench.step import Step
+from regbench.training.passes import passes
 
 EPSILON, ALPHA = 0.3, 0.07
 

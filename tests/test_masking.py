@@ -9,25 +9,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regbench import overfitting as overfit
+from regbench.analysis import overfitting as overfit
+from regbench.analysis.masking import BASE, COLUMNS, SIGNS, VERDICTS, panel, verdict
+from regbench.analysis.overfitting import onsets, overfitting
+from regbench.analysis.rows import UNMEASURED, Rows
+from regbench.analysis.symptoms import QUANTITIES
 from regbench.attacks.clean import Clean
 from regbench.attacks.fgsm import FGSM
 from regbench.attacks.pgd import PGD
-from regbench.cards import DiagnosisCard, RunCard
 from regbench.data.digits import Digits
-from regbench.diagnosis import diagnose
-from regbench.grid import PAPER_TRAINING
-from regbench.masking import BASE, COLUMNS, SIGNS, VERDICTS, panel, verdict
+from regbench.evaluation.diagnosis import diagnose
+from regbench.evaluation.verdicts import judge
+from regbench.experiment.cards import DiagnosisCard, RunCard
+from regbench.experiment.grid import PAPER_TRAINING
 from regbench.models.small_cnn import SmallCNN
-from regbench.overfitting import onsets, overfitting
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.regularizers.pgd_at import PGDAT
-from regbench.rows import UNMEASURED, Rows
-from regbench.summary import judged
-from regbench.symptoms import QUANTITIES
-from regbench.training import fit
-from regbench.verdicts import judge
+from regbench.report.summary import judged
+from regbench.training.loop import fit
 
 CELL = {"dataset": "digits", "model": "net", "regularizer": "fgsm_at", "method": "FGSM-AT"}
 RUN = {**CELL, "seed": 0}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from regbench import members
-from regbench.layers import ScalingBatchNorm2d, tune
+from regbench.core.layers import ScalingBatchNorm2d, tune
+from regbench.experiment import members
 
 
 def pair(dtype=torch.float64):

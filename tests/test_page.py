@@ -14,22 +14,22 @@ import torch
 from playwright.sync_api import expect, sync_playwright
 
 from regbench import page as stage
-from regbench.beside import OURS, compare, places
-from regbench.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
-from regbench.comparisons import bounded, comparisons, intervals, judged
-from regbench.doubts import NONE, doubts
-from regbench.manifest import Manifest, Run
-from regbench.masking import BASE, NEEDED, SIGNS, panel
-from regbench.members import names
-from regbench.origins import Remaking, of_mean, of_one, traced
+from regbench.analysis.beside import OURS, compare, places
+from regbench.analysis.comparisons import bounded, comparisons, intervals, judged
+from regbench.analysis.doubts import NONE, doubts
+from regbench.analysis.masking import BASE, NEEDED, SIGNS, panel
+from regbench.analysis.published import Published
+from regbench.analysis.published import load as load_published
+from regbench.analysis.rows import MEASURED, UNMEASURED, load, over_seeds
+from regbench.experiment.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
+from regbench.experiment.manifest import Manifest, Run
+from regbench.experiment.members import names
 from regbench.page import page
-from regbench.pagetables import panel as panel_sheet
-from regbench.provenance import provenance
-from regbench.published import Published
-from regbench.published import load as load_published
-from regbench.rows import MEASURED, UNMEASURED, load, over_seeds
-from regbench.sheets import Cell
-from regbench.summary import origins
+from regbench.report.origins import Remaking, of_mean, of_one, traced
+from regbench.report.pagetables import panel as panel_sheet
+from regbench.report.sheets import Cell
+from regbench.report.summary import origins
+from regbench.storage.provenance import provenance
 from regbench.tables import accuracy
 
 ROOT = Path(__file__).parents[1]
@@ -240,7 +240,7 @@ def test_a_file_more_is_other_code_than_the_commits(monkeypatch, tmp_path):
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "a")
-    monkeypatch.setattr("regbench.provenance.__file__", str(package / "provenance.py"))
+    monkeypatch.setattr("regbench.storage.provenance.__file__", str(package / "provenance.py"))
     (tmp_path / "notes.txt").write_text("")
     assert not provenance(torch.device("cpu"))["dirty"]
     (package / "regularizers/mine.py").write_text("")

@@ -21,17 +21,18 @@ from pydantic import PositiveInt
 from torch import nn
 from torchvision import datasets
 
-from regbench import device, members
-from regbench.cards import DataCard, RunCard
 from regbench.check import Claims, check
+from regbench.core import device
 from regbench.data import _torchvision
 from regbench.data.mnist import SHA256
 from regbench.errors import UserError
-from regbench.fingerprint import fingerprint
-from regbench.grid import PAPER_TRAINING
+from regbench.experiment import members
+from regbench.experiment.cards import DataCard, RunCard
+from regbench.experiment.fingerprint import fingerprint
+from regbench.experiment.grid import PAPER_TRAINING
 from regbench.prepare import open_data, prepare
 
-fingerprint_module = importlib.import_module("regbench.fingerprint")
+fingerprint_module = importlib.import_module("regbench.experiment.fingerprint")
 DIGITS = {"source": "regbench.data.digits", "arguments": {}, "validation": 97, "split_seed": 0}
 
 
@@ -122,7 +123,12 @@ def test_the_source_of_a_module_is_found_without_importing_its_parents(tmp_path,
     (tmp_path / "results").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert members.source("regbench.attacks.pgd:PGD").name == "pgd.py"
-    for missing in ("regbench.rows.results", "regbench.nothing", "nothing.at.all", "results"):
+    for missing in (
+        "regbench.analysis.rows.results",
+        "regbench.nothing",
+        "nothing.at.all",
+        "results",
+    ):
         with pytest.raises(UserError, match=f"no module '{missing}'"):
             members.source(missing)
 
@@ -456,8 +462,8 @@ def test_a_missing_gpu_is_an_error_not_a_cpu(monkeypatch):
 
 
 def test_the_paper_divides_the_rate_by_5_25_and_125():
-    from regbench.cards import TrainingCard  # noqa: PLC0415
-    from regbench.training import learning_rate  # noqa: PLC0415
+    from regbench.experiment.cards import TrainingCard  # noqa: PLC0415
+    from regbench.training.loop import learning_rate  # noqa: PLC0415
 
     card = TrainingCard(epochs=20, batch_size=32, learning_rate=0.01, **PAPER_TRAINING)
     rates = [learning_rate(card, epoch) for epoch in range(20)]

@@ -13,20 +13,22 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from regbench import made, members, tables
-from regbench.beside import Interval, compare, verdict
-from regbench.comparisons import bounded, intervals, judged
-from regbench.costs import costs
+from regbench import tables
+from regbench.analysis import made
+from regbench.analysis.beside import Interval, compare, verdict
+from regbench.analysis.comparisons import bounded, intervals, judged
+from regbench.analysis.costs import costs
+from regbench.analysis.published import NOTHING, Published
+from regbench.analysis.published import load as load_published
+from regbench.analysis.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
+from regbench.core.precision import products_in
 from regbench.errors import UserError
+from regbench.experiment import members
 from regbench.figures import look, plain_decades, reach
-from regbench.latex import latex
 from regbench.page import page
-from regbench.precision import products_in
-from regbench.published import NOTHING, Published
-from regbench.published import load as load_published
-from regbench.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
-from regbench.seals import write_table
-from regbench.summary import reading, summary
+from regbench.report.latex import latex
+from regbench.report.summary import reading, summary
+from regbench.storage.seals import write_table
 from regbench.tables import accuracy, cells, percent
 
 ROOT = Path(__file__).parents[1]

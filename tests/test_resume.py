@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import nn
 
-from regbench import keeper as keeping
-from regbench import trial as trials
 from regbench.ascent import cross_entropy
 from regbench.attack import asked
-from regbench.cards import AttackCard, DataCard, RunCard, SuiteCard
-from regbench.descent import TrainingLoss
 from regbench.errors import UserError
-from regbench.grid import PAPER_TRAINING
-from regbench.keeper import Keeper
-from regbench.parts import Parts
+from regbench.evaluation import trial as trials
+from regbench.evaluation.parts import Parts
+from regbench.evaluation.trial import Trial
+from regbench.experiment.cards import AttackCard, DataCard, RunCard, SuiteCard
+from regbench.experiment.grid import PAPER_TRAINING
 from regbench.prepare import Split, open_data, prepare
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.step import Objective, Step
-from regbench.training import Trained, fit
-from regbench.trial import Trial
+from regbench.training import keeper as keeping
+from regbench.training.descent import TrainingLoss
+from regbench.training.keeper import Keeper
+from regbench.training.loop import Trained, fit
 
 STEPS = 3 * 4  # epochs, steps of an epoch
 
@@ -205,10 +205,10 @@ def test_a_full_disk_stops_no_training(tmp_path, monkeypatch, capsys):
 
 PROGRAM = """
 import resource, sys
-import regbench.keeper
+import regbench.training.keeper
 from regbench.errors import program
 from regbench.train import main
-regbench.keeper.INTERVAL = 0.0
+regbench.training.keeper.INTERVAL = 0.0
 full = sys.argv.pop()
 if full == "full":  # what a disk with room for so many bytes does to each file
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from regbench import tensors
-from regbench.configfile import parse
 from regbench.errors import UserError
-from regbench.grid import resolve
-from regbench.manifest import Declared
-from regbench.seals import DamagedError, read_record, read_table, write_record, write_table
+from regbench.experiment.configfile import parse
+from regbench.experiment.grid import resolve
+from regbench.experiment.manifest import Declared
 from regbench.show import show
+from regbench.storage import tensors
+from regbench.storage.seals import DamagedError, read_record, read_table, write_record, write_table
 
 NATURAL = Declared(
     "natural", "natural", "regbench.regularizers.natural:Natural", {}, lambda h, m: 1

@@ -12,19 +12,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from regbench import launch
-from regbench.cards import DataCard
-from regbench.grid import PAPER_TRAINING
-from regbench.launch import gpus
-from regbench.lease import room
-from regbench.locks import sole
+from regbench.core.lease import room
+from regbench.experiment import launch
+from regbench.experiment.cards import DataCard
+from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.launch import gpus
+from regbench.experiment.workflow import Bench
 from regbench.prepare import prepare
-from regbench.workflow import Bench
+from regbench.storage.locks import sole
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from regbench.lease import room
+from regbench.core.lease import room
 with room(sys.argv[2:], 1, Path(sys.argv[1])) as index:
     print(index, flush=True)
     time.sleep(60)
@@ -60,7 +60,7 @@ def test_a_gpu_is_waited_for_and_comes_free_with_its_process(tmp_path, number, c
 
 def test_a_folder_is_held_by_one_process(tmp_path, capsys):
     program = (
-        "import sys, time; from pathlib import Path; from regbench.locks import sole\n"
+        "import sys, time; from pathlib import Path; from regbench.storage.locks import sole\n"
         "with sole(Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
     )
     other = subprocess.Popen(

@@ -7,14 +7,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from regbench import collect, stored
-from regbench.configfile import parse
+from regbench import collect
+from regbench.analysis import stored
+from regbench.analysis.rows import Rows
+from regbench.analysis.unfinished import unfinished
 from regbench.errors import UserError
-from regbench.grid import resolve
-from regbench.manifest import Declared
-from regbench.rows import Rows
-from regbench.seals import digest_of, write_record, write_table
-from regbench.unfinished import unfinished
+from regbench.experiment.configfile import parse
+from regbench.experiment.grid import resolve
+from regbench.experiment.manifest import Declared
+from regbench.storage.seals import digest_of, write_record, write_table
 
 IMAGES = 5
 DECLARED = {

@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from regbench import train as stage
-from regbench import training
-from regbench.cards import RegularizerCard, RunCard, TrainingCard
-from regbench.grid import PAPER_TRAINING
-from regbench.memory import AMBIGUOUS, FULL, exhausted
+from regbench.core.memory import AMBIGUOUS, FULL, exhausted
+from regbench.core.validation import accuracy, ifgsm
+from regbench.experiment.cards import RegularizerCard, RunCard, TrainingCard
+from regbench.experiment.grid import PAPER_TRAINING
 from regbench.prepare import Split
-from regbench.properties import losses
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective
 from regbench.train import status
-from regbench.training import Trained, augment, fit
-from regbench.validation import accuracy, ifgsm
+from regbench.training import loop as training
+from regbench.training.loop import Trained, augment, fit
+from regbench.training.properties import losses
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def test_augmentation_crops_and_flips_whole_images():
 
 
 def test_the_peak_is_of_this_program_not_of_the_one_that_started_it():
-    child = "import torch; from regbench.memory import peak"
+    child = "import torch; from regbench.core.memory import peak"
     child += "; print(peak(torch.device('cpu'))['peak_memory'])"
     parent = "import os; from sys import executable as me; held = b'1' * (1 << 30)"
     parent += f"; os.execv(me, [me, '-c', {child!r}])"

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from regbench.attacked import Attacked
+from regbench.analysis.attacked import Attacked
+from regbench.analysis.rows import Rows, load
 from regbench.figures import look
 from regbench.figures.transfer_matrix import nearest, transfer_matrix
-from regbench.rows import Rows, load
 
 REPORTS = Path(__file__).parents[1] / "reports"
 EPSILON = 0.2

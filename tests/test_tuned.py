@@ -17,21 +17,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regbench import members
 from regbench.ascent import Loss, cross_entropy
-from regbench.cards import ModelCard
-from regbench.descent import TrainingLoss
-from regbench.layers import (
+from regbench.core.layers import (
     HalvingMaxPool2d,
     ImageConv2d,
     LargeLinear,
     ScalingBatchNorm2d,
     tune,
 )
-from regbench.layers.image import FEW_IMAGES
+from regbench.core.layers.image import FEW_IMAGES
+from regbench.core.network import laid_out, plain
+from regbench.experiment import members
+from regbench.experiment.cards import ModelCard
 from regbench.models.lenet_plus import LeNetPlus
-from regbench.network import laid_out, plain
 from regbench.step import Step
+from regbench.training.descent import TrainingLoss
 
 EPSILON = 0.3
 MNIST = (1, 28, 28)

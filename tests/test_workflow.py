@@ -227,7 +227,7 @@ def test_switching_diagnostics_off_only_collects_anew(copy):
 
 
 def test_a_comment_runs_nothing(copy):
-    with edited(copy, "regbench/training.py", "import time", "# a thought\nimport time"):
+    with edited(copy, "regbench/training/loop.py", "import time", "# a thought\nimport time"):
         done = copy.snakemake()
     assert "Nothing to be done" in done.stdout + done.stderr
 
@@ -562,7 +562,7 @@ def test_parsing_imports_no_torch(copy, monkeypatch):
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     done = copy.snakemake("-n")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "regbench.workflow" in imported
+    assert "regbench.experiment.workflow" in imported
     assert not imported & {"torch", "seaborn"}
 
 

@@ -1,8 +1,8 @@
 """Attacks on a trained model: one file each, a frozen dataclass that perturbs images.
 
-An attack only proposes: the caller (regbench.verdicts) clips to the ε-ball and to [0, 1] and counts
-success itself, so that a wrong attack can only under-report. One that does not tell its `passes` is
-left out of the forecast of a run.
+An attack only proposes: the caller (regbench.evaluation.verdicts) clips to the ε-ball and to [0, 1]
+and counts success itself, so that a wrong attack can only under-report. One that does not tell its
+`passes` is left out of the forecast of a run.
 """
 
 from abc import ABC, abstractmethod

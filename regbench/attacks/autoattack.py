@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from regbench.attacks import Attack, Proposal
+from regbench.core.incremental import Incremental
 from regbench.errors import UserError
-from regbench.incremental import Incremental
 
 __all__ = ["AutoAttack"]
 

@@ -17,7 +17,7 @@ from regbench.ascent import (
     uniform,
 )
 from regbench.attacks import Attack
-from regbench.validation import right
+from regbench.core.validation import right
 
 __all__ = ["PGD"]
 

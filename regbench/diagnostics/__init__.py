@@ -1,8 +1,8 @@
 """What is measured of a trained network besides its accuracy: one file each, found by its name.
 
 A diagnostic is a function `(probe, generator) -> Measured, …` that says of each image of a batch,
-at one radius or point, one number; the caller (regbench.diagnosis) puts the batches together and
-takes the mean over the images, or the worst.
+at one radius or point, one number; the caller (regbench.evaluation.diagnosis) puts the batches
+together and takes the mean over the images, or the worst.
 """
 
 from collections.abc import Callable, Iterator

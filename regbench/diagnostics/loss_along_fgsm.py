@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from regbench.core.validation import right
 from regbench.diagnostics import Measured, Probe, each_cross_entropy
-from regbench.validation import right
 
 __all__ = ["loss_along_fgsm"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from regbench.analysis.rows import failures, results
+from regbench.analysis.rows import load as load_rows
 from regbench.errors import program
+from regbench.experiment.members import load, names
 from regbench.figures import footnote, look
-from regbench.members import load, names
-from regbench.rows import failures, results
-from regbench.rows import load as load_rows
 
 
 def main() -> None:

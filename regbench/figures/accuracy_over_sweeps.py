@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from regbench.analysis.rows import Rows, over_seeds, results
+from regbench.experiment.suites import SYMBOLS
 from regbench.figures import legend, nothing_to_show, reach, side_by_side, styles, task
-from regbench.rows import Rows, over_seeds, results
-from regbench.suites import SYMBOLS
 
 __all__ = ["accuracy_over_sweeps"]
 

@@ -5,8 +5,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from regbench.analysis.rows import Rows, labels, results, trained, unswept
 from regbench.figures import colours, legend, nothing_to_show, shown, task
-from regbench.rows import Rows, labels, results, trained, unswept
 
 __all__ = ["accuracy_per_attack"]
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from regbench.analysis.rows import Rows
 from regbench.figures import nothing_to_show, task
-from regbench.rows import Rows
 
 __all__ = ["gallery"]
 

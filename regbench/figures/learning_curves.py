@@ -4,9 +4,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from regbench.analysis.overfitting import onsets
+from regbench.analysis.rows import Rows
 from regbench.figures import colours, shown, task, whole_epochs
-from regbench.overfitting import onsets
-from regbench.rows import Rows
 
 __all__ = ["learning_curves"]
 

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from regbench.analysis.rows import Rows
 from regbench.figures import legend, nothing_to_show, plain_decades, side_by_side, styles, task
-from regbench.rows import Rows
 
 __all__ = ["loss_along_fgsm"]
 

@@ -10,9 +10,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from regbench.analysis.rows import Rows
 from regbench.figures import footnote, nothing_to_show, plain_decades, task
 from regbench.figures.loss_along_fgsm import NOTHING
-from regbench.rows import Rows
 
 __all__ = ["loss_surface"]
 

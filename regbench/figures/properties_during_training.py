@@ -3,8 +3,8 @@
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from regbench.analysis.rows import RUN, Rows
 from regbench.figures import PLAIN, colours, footnote, nothing_to_show, shown, task, whole_epochs
-from regbench.rows import RUN, Rows
 
 __all__ = ["properties_during_training"]
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from regbench.costs import REFERENCE
+from regbench.analysis.costs import REFERENCE
+from regbench.analysis.rows import Rows, over_seeds, results, unswept, widest
 from regbench.figures import colours, legend, markers, reach, side_by_side, task
-from regbench.rows import Rows, over_seeds, results, unswept, widest
 
 __all__ = ["robustness_against_cost"]
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from regbench.attacked import (
+from regbench.analysis.attacked import (
     AUTOATTACK,
     CLEAN,
     Attacked,
@@ -22,9 +22,9 @@ from regbench.attacked import (
     of_one_radius,
     white_box,
 )
+from regbench.analysis.masking import SIGNS
+from regbench.analysis.rows import RUN, Rows, of_trained, unswept
 from regbench.figures import nothing_to_show, task
-from regbench.masking import SIGNS
-from regbench.rows import RUN, Rows, of_trained, unswept
 
 __all__ = ["transfer_matrix"]
 

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from regbench.check import Claims, check, claims
-from regbench.config import number
-from regbench.configfile import parse, read
 from regbench.errors import UserError
-from regbench.fingerprint import fingerprint
-from regbench.grid import PAPER_TRAINING, resolve
-from regbench.manifest import Declared, Manifest
-from regbench.members import names
+from regbench.experiment.config import number
+from regbench.experiment.configfile import parse, read
+from regbench.experiment.fingerprint import fingerprint
+from regbench.experiment.grid import PAPER_TRAINING, resolve
+from regbench.experiment.manifest import Declared, Manifest
+from regbench.experiment.members import names
 
 ROOT = Path(__file__).parents[2]
 FEWER = {
@@ -99,8 +99,9 @@ REFERENCES = [
     "regbench.step:Objective", "regbench.step:", ":Objective", ":", "a:b:c", "a b:c", ".x:y",
     "__main__:X", "..:y", "sys:exit", "os:system", "os.path:join", "subprocess:Popen", "torch:load",
     "builtins:eval", "json:loads", "json:JSONDecoder", "math:pi", "numpy:float64", "torch:Tensor",
-    "torch.nn:Identity", "regbench.grid:RESULTS", "regbench.attacks:Attack", "regbench.models:x",
-    "regbench.attacks.fgsm:FGSM", "regbench.check:main", "no.such.module:X", "\x00:x", "ü:ü",
+    "torch.nn:Identity", "regbench.experiment.grid:RESULTS", "regbench.attacks:Attack",
+    "regbench.models:x", "regbench.attacks.fgsm:FGSM", "regbench.check:main", "no.such.module:X",
+    "\x00:x", "ü:ü",
 ]  # fmt: skip
 KNOWN = [
     name for kind in ("data", "models", "attacks", "regularizers") for name in names(kind)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from regbench.manifest import Manifest
+from regbench.experiment.manifest import Manifest
 
 pytestmark = pytest.mark.workflow
 

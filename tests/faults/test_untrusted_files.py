@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regbench import configfile
 from regbench.check import Claims, check
 from regbench.errors import UserError
+from regbench.experiment import configfile
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "regbench").rglob("*.py"))

@@ -1,0 +1,1 @@
+"""Stored rows -> numbers: means, intervals, comparisons, signs of masked gradients, doubts."""

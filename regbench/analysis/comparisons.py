@@ -1,0 +1,381 @@
+"""Is a difference real? Each method against reference methods, on the images that both saw.
+
+Two questions that one number cannot answer (Dietterich 1998; Bouthillier et al. 2021,
+arXiv:2103.03098):
+
+* do *these trained networks* differ on images of this kind? `paired_test`: p, Holm-corrected;
+* do *the methods* differ, whatever the seed? `interval`, over seeds and images together, and the
+  `verdict` on equivalence that is drawn from it; with one seed in common there is no such verdict.
+
+Scores are what both are computed from: whole numbers, (images, seeds), each image's being right (1)
+or wrong (0), or the difference of two of these (-1, 0 or 1).
+"""
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.signal import convolve
+from scipy.stats import binom
+from scipy.stats import t as student
+from statsmodels.stats.multitest import multipletests
+
+from regbench.analysis.rows import Rows, of_trained, unswept, widest
+from regbench.errors import UserError, did_you_mean
+
+Scores = NDArray[np.integer[Any]]
+Cell = tuple[str, str, str, str]
+"""(data set, network, regularizer, attack)"""
+
+REFERENCES = ("fgsm_at", "pgd_at")
+"""Compared with unless the config says otherwise: single-step and multi-step training."""
+
+MARGIN = 0.05
+"""Difference of accuracies up to which two methods are on par, unless the config says otherwise."""
+
+ONE_SEED = "one seed"
+"""In place of a verdict on methods: of one training each, an interval knows of images alone."""
+
+DRAWS = 20_000
+SEED = 0
+
+SMALLEST = 1e-12
+"""A p below is told as this: rounding adds up to less."""
+
+AUTOATTACK = "regbench.attacks.autoattack"
+CLEAN = "regbench.attacks.clean"
+
+INTERVALS = [
+    "dataset", "model", "regularizer", "method", "attack", "label", "n", "seeds", "accuracy",
+    "low", "high", "over",
+]  # fmt: skip
+COLUMNS = [
+    "dataset", "model", "regularizer", "method", "reference", "against", "attack", "label", "n",
+    "seeds", "difference", "low", "high", "low_90", "high_90", "over", "more", "fewer", "p",
+    "p_holm", "margin", "verdict",
+]  # fmt: skip
+NONE = pd.DataFrame(columns=COLUMNS)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """All trainings of one network on one data set, under one attack.
+
+    Attributes:
+        dataset: its name in the config; likewise `model` and `attack`.
+        label: how tables call the attack.
+        methods: how tables call each regularizer, by its name in the config and in its order.
+        correct: 1, 0, or NaN for an image not seen; rows are images, columns (regularizer, seed).
+    """
+
+    dataset: str
+    model: str
+    attack: str
+    label: str
+    methods: dict[str, str]
+    correct: pd.DataFrame
+
+    def scores(self, regularizer: str, reference: str | None = None) -> Scores:
+        """Return a method's scores, minus those of a reference: images and seeds of both."""
+        mine = pd.DataFrame(self.correct[regularizer])
+        if reference is not None:
+            mine = mine.sub(self.correct[reference]).dropna(axis=1, how="all")
+        return mine.dropna().to_numpy(np.int64)
+
+    @property
+    def best(self) -> str:
+        """The regularizer of the highest mean accuracy, of those with the most seeds."""
+        most = max(map(self.seeds, self.methods))
+        among = [name for name in self.methods if self.seeds(name) == most]
+        return max(among, key=lambda name: self.scores(name).mean())
+
+    def seeds(self, regularizer: str) -> int:
+        """Return how many trainings of a method there are."""
+        return self.correct[regularizer].shape[1]
+
+
+class Interval(NamedTuple):
+    """A mean score with two of its intervals.
+
+    Attributes:
+        value: the mean.
+        low: of the 95 % interval; likewise `high`.
+        low_90: of the 90 % interval; likewise `high_90`.
+        over: `seeds and images`, or `images` where there is but one seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    low_90: float
+    high_90: float
+    over: str
+
+
+def judged(rows: Rows) -> list[Judged]:
+    """Return the verdicts by data set, network and attack.
+
+    Left out are the points of sweeps, and networks that were not trained.
+    """
+    told = unswept(rows.evaluations)
+    labels = told.set_index(["dataset", "attack"])["label"].to_dict()
+    groups = of_trained(rows).groupby(["dataset", "model", "attack"], observed=True)
+    return [
+        _judged((str(dataset), str(model), str(attack)), labels[dataset, attack], part)
+        for (dataset, model, attack), part in groups
+        if (dataset, attack) in labels
+    ]
+
+
+def _judged(key: tuple[str, str, str], label: str, verdicts: pd.DataFrame) -> Judged:
+    trained = verdicts.groupby(["regularizer", "method", "seed"], observed=True)
+    columns: dict[tuple[str, Hashable], pd.Series] = {}
+    methods: dict[str, str] = {}
+    for (regularizer, method, seed), part in trained:
+        methods[str(regularizer)] = str(method)
+        images = pd.Index(part["image"])
+        columns[str(regularizer), seed] = pd.Series(part["correct"].to_numpy(np.float32), images)
+    return Judged(*key, label=label, methods=methods, correct=pd.concat(columns, axis=1))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def references_of(rows: Rows, chosen: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the regularizers to compare with: those chosen, or `REFERENCES` as far as there.
+
+    Raises:
+        UserError: one is chosen that the experiment does not have.
+    """
+    column = rows.runs["regularizer"]
+    # finished or not: the categories are all that the config has
+    known = column.cat.categories if hasattr(column, "cat") else column.unique()
+    if chosen is None:
+        return tuple(name for name in REFERENCES if name in known)
+    for name in chosen:
+        if name not in known:
+            raise UserError(
+                f"--references: no regularizer '{name}' here{did_you_mean(name, known)}"
+            )
+    return tuple(chosen)
+
+
+def intervals(tables: Sequence[Judged]) -> pd.DataFrame:
+    """Return each method's accuracy under each attack: `INTERVALS`, shares from 0 to 1."""
+    found = [
+        [
+            one.dataset, one.model, regularizer, method, one.attack, one.label, *scores.shape,
+            about.value, about.low, about.high, about.over,
+        ]
+        for one in tables
+        for regularizer, method in one.methods.items()
+        for scores in [one.scores(regularizer)]
+        for about in [interval(scores, lowest=0)]
+    ]  # fmt: skip
+    return pd.DataFrame(found, columns=INTERVALS)
+
+
+def bounded(means: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds with the ends of their 95 % intervals, `low` and `high`.
+
+    The points of sweeps have none.
+
+    Args:
+        means: of `regbench.analysis.rows.over_seeds`.
+        found: of `intervals`.
+    """
+    keys = ["dataset", "model", "regularizer", "attack"]
+    ends = found.set_index(keys)[["low", "high"]]
+    each = ends.reindex(pd.MultiIndex.from_frame(means[keys].astype(str)))
+    return means.assign(low=each["low"].to_numpy(), high=each["high"].to_numpy())
+
+
+def comparisons(
+    tables: Sequence[Judged], references: Sequence[str], margin: float = MARGIN
+) -> pd.DataFrame:
+    """Return one row per data set, network, attack, method and reference: `COLUMNS`.
+
+    Two references are compared once. Where method and reference have no seed in common the row
+    has no numbers. `p_holm` is corrected over all rows (Holm 1979).
+
+    Args:
+        tables: of `judged`.
+        references: names in the config.
+        margin: of equivalence, a share.
+    """
+    found = [
+        {
+            "dataset": one.dataset, "model": one.model, "regularizer": regularizer,
+            "method": method, "reference": reference, "against": one.methods[reference],
+            "attack": one.attack, "label": one.label, "margin": margin,
+            **_compared(one.scores(regularizer, reference), margin),
+        }
+        for one in tables
+        for regularizer, method in one.methods.items()
+        for reference in _met(regularizer, one, references)
+    ]  # fmt: skip
+    table = pd.DataFrame(found, columns=COLUMNS)
+    tested = table["p"].notna()
+    if tested.any():
+        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
+    return table
+
+
+def leaders(tables: Sequence[Judged]) -> set[Cell]:
+    """Return the best method of each network under each attack, and those on its level.
+
+    On its level: the 95 % interval of the paired difference from it, over all seeds of both,
+    includes 0.
+    """
+    return {
+        (one.dataset, one.model, regularizer, one.attack)
+        for one in tables
+        for best in [one.best]
+        for regularizer in one.methods
+        if regularizer == best or _level(one, regularizer, best)
+    }
+
+
+def strongest(rows: Rows) -> dict[str, str]:
+    """Return, for each data set, AutoAttack, or without it the last white-box attack.
+
+    Of a report that is not finished, the strongest that the most methods were judged by.
+    """
+    told = unswept(rows.evaluations)
+    told = told[told["source"].isna() & (told["member"] != CLEAN)]
+    told = widest(told)
+    told = told[told["status"] == "ok"]
+    told = told.assign(strength=told["member"] == AUTOATTACK).sort_values(["strength", "attack"])
+    last = told.groupby("dataset", observed=True)["attack"].last()
+    return {str(dataset): str(attack) for dataset, attack in last.items()}
+
+
+def _met(regularizer: str, one: Judged, references: Sequence[str]) -> Iterator[str]:
+    """The references that a method is compared with: of the others, those that it does not meet."""
+    before = references[: references.index(regularizer) + 1] if regularizer in references else ()
+    return (name for name in references if name in one.methods and name not in before)
+
+
+def _compared(scores: Scores, margin: float) -> dict[str, object]:
+    images, seeds = scores.shape if scores.size else (0, 0)
+    told: dict[str, object] = {"n": images, "seeds": seeds}
+    if not scores.size:
+        return {**told, "more": 0, "fewer": 0, "verdict": "cannot be compared"}
+    about = interval(scores, lowest=-1)
+    favours = np.sign(scores.sum(1))
+    return {
+        **told,
+        **about._asdict(),
+        "difference": about.value,
+        "more": int((favours > 0).sum()),
+        "fewer": int((favours < 0).sum()),
+        "p": paired_test(scores),
+        "verdict": verdict(about.low_90, about.high_90, margin) if seeds > 1 else ONE_SEED,
+    }
+
+
+def _level(judged: Judged, regularizer: str, best: str) -> bool:
+    scores = judged.scores(regularizer, best)
+    every = max(map(judged.seeds, (regularizer, best)))
+    if not scores.size or scores.shape[1] < every:
+        return False
+    about = interval(scores, lowest=-1)
+    return about.low <= 0 <= about.high
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def paired_test(scores: Scores) -> float:
+    """Return the p of the exact paired test of two methods' trainings, two-sided.
+
+    With one seed it is McNemar's exact test. With several an image has as many verdicts, which are
+    not independent: what is hard for one training is hard for the next. So the image is the unit,
+    as in the test for clustered pairs (Durkalski et al. 2003): under the null the two methods'
+    verdicts on an image, all its seeds together, may be swapped, and the total over images of the
+    differences has the distribution of its random signs (Fisher 1935), computed here in full.
+
+    The null is of the networks that were trained, not of all that might have been: that a test
+    over images is silent about retraining is its known limit (Dietterich 1998); see `interval`.
+
+    Args:
+        scores: differences, (images, seeds).
+    """
+    sums = scores.sum(1)
+    counts = np.bincount(np.abs(sums), minlength=2)
+    # the total of the positive differences: Σ size · Binomial(count, 1/2)
+    chances = np.ones(1)
+    for size, count in enumerate(counts[1:], start=1):
+        steps = np.zeros(size * count + 1)
+        steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = convolve(chances, steps)
+    total = int(sums[sums > 0].sum())
+    extreme = max(total, len(chances) - 1 - total)
+    return float(np.clip(2 * chances[extreme:].sum(), SMALLEST, 1))
+
+
+def interval(scores: Scores, lowest: int) -> Interval:
+    """Return the mean score with its intervals over seeds and images together.
+
+    A bootstrap of two levels. Every seed is judged on the same images, so that the two are crossed,
+    not nested, and drawn independently of each other (the pigeonhole bootstrap, Owen 2007):
+
+    * images: the Bayesian bootstrap (Rubin 1981), one pseudo-image shared evenly by the scores that
+      are possible, so that 0 of n has an interval too. Of one seed's accuracy it is Jeffreys'
+      interval (Brown, Cai & DasGupta 2001);
+    * seeds: Student's t of the means per seed. Three values drawn with replacement have no mean
+      outside of their range, and that covers the truth in 75 % of cases, not 95 %.
+
+    What images and seeds share, each level counts: the interval errs on the wide side.
+
+    Args:
+        scores: (images, seeds), each from `lowest` to 1.
+        lowest: 0 for an accuracy, -1 for a difference.
+    """
+    seeds = scores.shape[1]
+    value = float(scores.mean())
+    draws = _draws(scores, lowest)
+    ends = np.quantile(draws, [0.025, 0.975, 0.05, 0.95])
+    # the mean is a possible value: at 0 of n the quantile is just above it
+    low, low_90 = np.minimum(ends[[0, 2]], value)
+    high, high_90 = np.maximum(ends[[1, 3]], value)
+    over = "seeds and images" if seeds > 1 else "images"
+    return Interval(value, float(low), float(high), float(low_90), float(high_90), over)
+
+
+def _draws(scores: Scores, lowest: int) -> NDArray[np.float64]:
+    """`DRAWS` means, seeded afresh so that no row depends on which others there are."""
+    seeds = scores.shape[1]
+    generator = np.random.default_rng(SEED)
+    sums = np.arange(lowest * seeds, seeds + 1)
+    counts = np.bincount(scores.sum(1) - lowest * seeds, minlength=len(sums))
+    # to weight images is to weight the few values that their sums have
+    draws: NDArray[np.float64] = generator.dirichlet(counts + 1 / len(sums), DRAWS) @ sums / seeds
+    if seeds > 1:
+        error = scores.mean(0).std(ddof=1) / math.sqrt(seeds)
+        # evenly, not at random: of few seeds it is the tails that make an interval's ends
+        draws += error * student.ppf((np.arange(DRAWS) + 0.5) / DRAWS, seeds - 1)
+    return draws.clip(lowest, 1)
+
+
+def verdict(low: float, high: float, margin: float) -> str:
+    """Return what a difference's 90 % interval says of equivalence within a margin.
+
+    Each is claimed wrongly in 5 % of cases at most: two one-sided tests at that level (Schuirmann
+    1987), and beyond either margin one more (Goeman, Solari & Stijnen 2010).
+
+    `on par`: within the margin on both sides. `not below`: no worse than the margin allows
+    (non-inferior), perhaps better. `below`, `above`: worse, better by more than the margin. `open`:
+    the interval is too wide to say.
+    """
+    if low > margin:
+        return "above"
+    if high < -margin:
+        return "below"
+    if low > -margin:
+        return "on par" if high < margin else "not below"
+    return "open"

@@ -1,0 +1,318 @@
+"""Robust, or only apparently so? Each run's signs of masked gradients, and a verdict by a rule.
+
+From stored rows alone: regbench.attack's verdicts, and what regbench.diagnose measured. What an
+experiment lacks, an attack or the diagnostics, is a quantity that is missing, and is told.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf, isnan
+
+import pandas as pd
+
+from regbench.analysis.attacked import attacks_of
+from regbench.analysis.overfitting import onsets
+from regbench.analysis.rows import RUN, Rows
+from regbench.analysis.symptoms import QUANTITIES, Case
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A bound on a quantity.
+
+    Attributes:
+        name: how reasons call it.
+        quantity: a column of the panel.
+        definition: what is measured, in one line.
+        source: who says so.
+        above, below: the criterion is met by what lies between them.
+    """
+
+    name: str
+    quantity: str
+    definition: str
+    source: str
+    above: float = -inf
+    below: float = inf
+
+    def met(self, values: dict[str, float]) -> bool | None:
+        """Tell whether it is met; none: the quantity is missing."""
+        value = values[self.quantity]
+        return None if isnan(value) else bool(self.above < value < self.below)
+
+    @property
+    def bound(self) -> str:
+        """`> 0.2`."""
+        return f"> {self.above:.3g}" if self.below == inf else f"< {self.below:.3g}"
+
+    def told(self, values: dict[str, float]) -> str:
+        """Return the criterion with the number that meets it, or does not."""
+        fails = "" if self.met(values) else "not "
+        return f"{self.name}: {values[self.quantity]:.3g} ({fails}{self.bound})"
+
+
+VIVEK = "Vivek & Babu 2020, arXiv:2002.00614"
+OBFUSCATED = "Athalye et al. 2018, arXiv:1802.00420"
+CROCE = "Croce & Hein 2020, arXiv:2003.01690"
+OURS = "A convention of this panel"
+
+AT_CHANCE = Criterion(
+    "clean accuracy at chance",
+    "clean_above_chance",
+    "clean accuracy minus chance, in standard errors of guessing",
+    "As regbench.train tells a collapse",
+    below=3,
+)
+PROMISES = Criterion(
+    "looks robust",
+    "promised",
+    "accuracy under FGSM, as a share of clean accuracy",
+    OURS,
+    above=1 / 3,
+)
+KEEPS = Criterion(
+    "withstands",
+    "kept",
+    "accuracy under the strongest white-box attack of several steps, as a share of clean accuracy",
+    OURS,
+    above=1 / 3,
+)
+
+BASE = (AT_CHANCE, PROMISES, KEEPS)
+"""What the verdicts speak of besides signs."""
+
+SIGNS = (
+    Criterion(
+        "FGSM above PGD",
+        "fgsm_minus_pgd",
+        "accuracy under FGSM minus that under PGD, on the same images",
+        f"{OBFUSCATED}; published multi-step models lose at most 17 points under PGD without"
+        " restarts, FGSM-AT 96 and more",
+        above=0.2,
+    ),
+    Criterion(
+        "FGSM above AutoAttack",
+        "fgsm_minus_autoattack",
+        "accuracy under FGSM minus that under AutoAttack, on the same images",
+        f"{CROCE}; published multi-step models lose at most 28 points, but for one of TRADES on"
+        " Fashion-MNIST at ε = 0.3 that loses 38",
+        above=0.3,
+    ),
+    Criterion(
+        "FGSM above clean",
+        "fgsm_above_clean",
+        "accuracy on FGSM images minus that on the images: label leaking",
+        "Kurakin et al. 2017, arXiv:1611.01236",
+        above=0.0,
+    ),
+    Criterion(
+        "loss falls again",
+        "loss_dip",
+        "share by which the mean loss at ε along FGSM is below its highest up to ε (R3)",
+        VIVEK,
+        above=0.05,
+    ),
+    Criterion(
+        "loss does not rise",
+        "not_rising",
+        "share of images whose loss along FGSM falls up to ε, or is no higher at ε (R3)",
+        VIVEK,
+        above=0.2,
+    ),
+    Criterion(
+        "R-FGSM finds more loss",
+        "fgsm_to_rfgsm_loss_ratio",
+        "mean loss on FGSM images over that on R-FGSM images, α = ε/2 (R2)",
+        VIVEK,
+        below=0.9,
+    ),
+    Criterion(
+        "I-FGSM finds more loss",
+        "fgsm_to_ifgsm_loss_ratio",
+        "mean loss on FGSM images over that on I-FGSM images, 10 steps (R1)",
+        VIVEK,
+        below=0.5,
+    ),
+    Criterion(
+        "loss is not linear",
+        "linearity_error",
+        "how far the loss departs from its tangent within the ball, mean, nats",
+        "Qin et al. 2019, arXiv:1907.02610",
+        above=2,
+    ),
+    Criterion(
+        "gradients disagree",
+        "gradient_alignment",
+        "mean cosine of the gradients at the image and at a random point of the ball",
+        "Andriushchenko & Flammarion 2020, arXiv:2007.02617",
+        below=0.2,
+    ),
+    Criterion(
+        "zero gradients",
+        "zero_gradient",
+        "share of images whose gradient is exactly zero",
+        f"{OBFUSCATED}; {CROCE}",
+        above=0.1,
+    ),
+    Criterion(
+        "restarts gain",
+        "restart_gain",
+        "accuracy under PGD that more restarts take away",
+        "Mosbach et al. 2018, arXiv:1810.12042",
+        above=0.1,
+    ),
+    Criterion(
+        "transfer beats white box",
+        "transfer_gain",
+        "accuracy under the strongest white-box attack minus that under a transferred one",
+        OBFUSCATED,
+        above=0.02,
+    ),
+    Criterion(
+        "Square beats white box",
+        "square_gain",
+        "accuracy that Square takes away after AutoAttack's gradient attacks",
+        CROCE,
+        above=0.02,
+    ),
+    Criterion(
+        "withstands a huge radius",
+        "huge_above_chance",
+        "accuracy under a white-box attack of several steps at ε ≥ 0.5, minus chance",
+        OBFUSCATED,
+        above=0.05,
+    ),
+)
+"""Of masked gradients. The bounds on accuracies lie beyond what published multi-step models reach
+and what PGD-AT on digits does here; those on losses and gradients beyond the latter."""
+
+NEEDED = ("zero_gradient", "fgsm_to_ifgsm_loss_ratio")
+"""Quantities without which nobody is called robust."""
+
+SEARCHING = ("autoattack", "pgd_restarted")
+"""Quantities of which nobody is called robust without any: one climb from one start can miss."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A run's quantities, held against the criteria."""
+
+    values: dict[str, float]
+
+    def met(self, criterion: Criterion) -> bool:
+        """Tell whether a criterion is known to be met."""
+        return criterion.met(self.values) is True
+
+    def unmet(self, criterion: Criterion) -> bool:
+        """Tell whether a criterion is known not to be met."""
+        return criterion.met(self.values) is False
+
+    @property
+    def signs(self) -> list[Criterion]:
+        """The signs of masking that are there."""
+        return [one for one in SIGNS if self.met(one)]
+
+    @property
+    def missing(self) -> list[Criterion]:
+        """The signs that could not be looked for."""
+        return [one for one in SIGNS if one.met(self.values) is None]
+
+    @property
+    def examined(self) -> bool:
+        """Whether enough was measured to call a run robust."""
+        missing = {name for name, value in self.values.items() if isnan(value)}
+        return missing.isdisjoint(NEEDED) and not missing.issuperset(SEARCHING)
+
+    @property
+    def decisive(self) -> list[Criterion]:
+        """The criteria that the verdict rests on."""
+        if self.met(AT_CHANCE):
+            return [AT_CHANCE]
+        if self.met(PROMISES) and self.signs:
+            return self.signs
+        return [one for one in (PROMISES, KEEPS) if one.met(self.values) is not None]
+
+
+VERDICTS: tuple[tuple[str, str, Callable[[Finding], bool]], ...] = (
+    (
+        "collapsed",
+        "clean accuracy is at chance",
+        lambda found: found.met(AT_CHANCE),
+    ),
+    (
+        "pseudo-robust",
+        "looks robust, and shows a sign of masked gradients",
+        lambda found: found.met(PROMISES) and bool(found.signs),
+    ),
+    (
+        "not robust",
+        "does not look robust, or does not withstand the strongest attack",
+        lambda found: found.unmet(PROMISES) or found.unmet(KEEPS),
+    ),
+    (
+        "robust",
+        "withstands the strongest attack, AutoAttack or restarts among them; was examined, and"
+        " shows no sign",
+        lambda found: found.met(KEEPS) and found.examined,
+    ),
+    (
+        "unknown",
+        "attacks or diagnostics are missing",
+        lambda _: True,
+    ),
+)
+"""Name, meaning, and when; the first that holds is the verdict."""
+
+
+def verdict(values: dict[str, float]) -> dict[str, str]:
+    """Return the verdict on a run, the reasons and what is missing, by the written rule.
+
+    Args:
+        values: each of `QUANTITIES`, NaN where it is missing.
+    """
+    found = Finding(values)
+    return {
+        "verdict": next(name for name, _, holds in VERDICTS if holds(found)),
+        "reasons": "; ".join(one.told(values) for one in found.decisive),
+        "missing": "; ".join(one.name for one in found.missing),
+    }
+
+
+COLUMNS = [*RUN, "verdict", "reasons", "missing", *QUANTITIES, "overfitting_onset",
+           "overfitting_drop"]  # fmt: skip
+NONE = pd.DataFrame(columns=COLUMNS)
+
+
+def panel(rows: Rows) -> pd.DataFrame:
+    """Return one row per run: its verdict with the reasons, and every quantity, `COLUMNS`.
+
+    A run that nothing was asked of yet, be it that others are crafted on it, has none.
+
+    Args:
+        rows: the experiment's.
+    """
+    table = pd.DataFrame(
+        _judged(rows), columns=[*RUN, "verdict", "reasons", "missing", *QUANTITIES]
+    )
+    overfit = onsets(rows).rename(
+        columns={"onset": "overfitting_onset", "drop": "overfitting_drop"}
+    )
+    keys = dict.fromkeys(RUN[:-1], str)
+    return table.merge(overfit.astype(keys), "left", on=RUN, validate="1:1")
+
+
+def _judged(rows: Rows) -> Iterator[dict[str, object]]:
+    told = dict(iter(rows.evaluations.groupby(RUN, observed=True)))
+    measured = dict(iter(rows.diagnostics.groupby(RUN, observed=True)))
+    verdicts = dict(iter(rows.verdicts.groupby(RUN, observed=True)))
+    for run in rows.runs.to_dict("records"):
+        key = tuple(run[name] for name in RUN)
+        if key not in told and key not in measured:
+            continue
+        case = Case(
+            epsilon=run["epsilon"],
+            attacks=attacks_of(verdicts[key], told[key]) if key in verdicts else (),
+            measured=measured.get(key, rows.diagnostics.iloc[:0]),
+        )
+        values = {name: float(quantity(case)) for name, quantity in QUANTITIES.items()}
+        yield {**dict(zip(RUN, key, strict=True)), **verdict(values), **values}

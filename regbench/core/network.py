@@ -1,0 +1,44 @@
+"""The network of a run, laid out for speed on the device that it is on."""
+
+import torch
+from torch import nn
+
+from regbench.core.layers import tune
+from regbench.experiment.cards import ModelCard, RunCard
+from regbench.experiment.members import build
+from regbench.prepare import Data
+
+
+def network(
+    card: RunCard, data: Data, device: torch.device, precision: str | None = None
+) -> nn.Module:
+    """Return the untrained network of `card`, its weights drawn from the card's seed.
+
+    Args:
+        card: architecture, seed and, for training, precision.
+        data: shape and classes.
+        device: where it is to be.
+        precision: what it computes in; if none, what it is trained in.
+    """
+    torch.manual_seed(card.seed)
+    built = plain(card.model, data.shape, data.classes)
+    return laid_out(built, device, precision or card.training.precision)
+
+
+def plain(card: ModelCard, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Return the network that `card` names, as its class makes it."""
+    arguments = {"shape": shape, "classes": classes, **card.arguments}
+    model: nn.Module = build(card.architecture, arguments)
+    return model
+
+
+def laid_out(model: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
+    """Return `model` on `device`, its layers and memory as they are fastest there."""
+    return tune(model).to(device).to(memory_format=layout(device, precision))
+
+
+def layout(device: torch.device, precision: str) -> torch.memory_format:
+    """Return how weights and activations lie where products of `precision` are fastest."""
+    # without tensor cores cuDNN is faster channel by channel
+    by_channel = device.type == "cuda" and precision == "fp32"
+    return torch.contiguous_format if by_channel else torch.channels_last

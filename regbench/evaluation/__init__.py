@@ -1,0 +1,1 @@
+"""Trained networks attacked and diagnosed, and the referee's verdicts."""

@@ -1,0 +1,1 @@
+"""The experiment as it is declared: config, grid, cards, what Snakemake asks. Imports no torch."""

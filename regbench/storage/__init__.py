@@ -1,0 +1,1 @@
+"""Files that are whole or not there, and that say what they hold and where it comes from."""
