@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from regbench.storage.seals import digest_of, write_table
 def parts_key(card: SuiteCard, run: Path, sources: Sequence[Path], device: torch.device) -> str:
     """Return what the verdicts of a suite depend on, besides the code of each attack."""
     weights = [digest_of(folder / f"{card.checkpoint}.safetensors") for folder in (run, *sources)]
-    return " ".join([card.text(), *weights, torch.__version__, device.type])
+    versions = [torch.__version__, version("pyautoattack")]
+    return " ".join([card.text(), *weights, *versions, device.type])
 
 
 def asked(card: SuiteCard, name: str, index: str) -> tuple[str, int]:

@@ -179,14 +179,14 @@ def rate(network: str, data: str, precision: str, device: torch.device) -> Rate:
         MisfitError: the network is not for this data set.
     """
     like, card = size(DataCard.read(data)), ModelCard.read(network)
-    tried = laid_out(plain(card, like.shape, like.classes), device)
+    tried = laid_out(plain(card, like.shape, like.classes), device, shape=like.shape)
     refuse_misfit(tried, card.architecture, like.shape, like.classes, device)
     model = plain(card, like.shape, like.classes).eval().requires_grad_(False)
     count = 4
     with FlopCounterMode(display=False) as counter:
         model(torch.rand(count, *like.shape))
     flop = counter.get_total_flops() / count
-    model = laid_out(model, device, precision)
+    model = laid_out(model, device, precision, like.shape)
 
     def per_image(images: int) -> float:
         x = torch.rand(images, *like.shape, device=device)

@@ -28,6 +28,7 @@ from regbench.analysis.comparisons import (
 )
 from regbench.analysis.costs import costs
 from regbench.analysis.doubts import doubts
+from regbench.analysis.gaps import gaps
 from regbench.analysis.masking import panel
 from regbench.analysis.published import NOTHING, Published
 from regbench.analysis.published import load as load_published
@@ -40,7 +41,7 @@ from regbench.report import pagetables
 from regbench.report.origins import Remaking, traced
 from regbench.report.summary import origins, reading
 from regbench.storage.drafts import draft_of
-from regbench.tables import Gap, options
+from regbench.tables import options
 
 
 class Figure(NamedTuple):
@@ -56,7 +57,7 @@ def page(
     folder: Path,
     rows: Rows,
     known: Published = NOTHING,
-    gap: Gap | None = None,
+    gap: tuple[str, str] | None = None,
     remaking: Remaking | None = None,
     lacking: str = "",
     references: Sequence[str] = (),
@@ -93,7 +94,9 @@ def page(
         reading=reading(numbers).split("\n\n"),
         origins=_dated(origins(rows)),
         command=remaking.whole() if remaking else "",
-        accuracies=pagetables.accuracies(means, numbers, gap, doubted, masked, remaking),
+        accuracies=pagetables.accuracies(
+            means, numbers, gaps(rows, gap), doubted, masked, remaking
+        ),
         findings=[
             pagetables.panel(masked),
             pagetables.comparisons(compared, rows),

@@ -18,12 +18,14 @@ from regbench.analysis.comparisons import (
 )
 from regbench.analysis.costs import costs
 from regbench.analysis.doubts import NONE, doubts, flags
+from regbench.analysis.gaps import NONE as NO_GAPS
+from regbench.analysis.gaps import Gaps, gaps
 from regbench.analysis.masking import NEEDED, panel
 from regbench.analysis.masking import NONE as NOT_JUDGED
 from regbench.analysis.published import load as load_published
 from regbench.analysis.rows import CELL, UNTRAINED, labels, load, over_seeds, results, unswept
 from regbench.analysis.unfinished import unfinished
-from regbench.errors import UserError, did_you_mean, program
+from regbench.errors import program
 from regbench.experiment.manifest import Manifest
 from regbench.report.latex import latex
 from regbench.report.summary import MARK, counted, markdown, summary
@@ -31,12 +33,10 @@ from regbench.report.summary import MARK, counted, markdown, summary
 DIGITS = "%.10g"
 """Of numbers in .csv: as many as are the same on every machine."""
 
-Gap = tuple[str, str]
-
 
 def accuracy(
     means: pd.DataFrame,
-    gap: Gap | None = None,
+    gaps: Gaps = NO_GAPS,
     doubts: pd.DataFrame = NONE,
     panel: pd.DataFrame = NOT_JUDGED,
 ) -> dict[str, pd.DataFrame]:
@@ -48,17 +48,14 @@ def accuracy(
 
     Args:
         means: of `over_seeds`.
-        gap: two attacks; the mean accuracy under the first minus that under the second is a column,
-            empty where they have not judged the same seeds.
+        gaps: of `regbench.analysis.gaps.gaps`; a column of each data set that has one.
         doubts: of `regbench.analysis.doubts.doubts`.
         panel: of `regbench.analysis.masking.panel`.
-
-    Raises:
-        UserError: `gap` names an attack that there is not.
     """
     told = verdicts(panel)
     return {
-        dataset: _of_one_data_set(part, gap, told) for dataset, part in cells(means, doubts).items()
+        dataset: _of_one_data_set(part, gaps.get(dataset), told)
+        for dataset, part in cells(means, doubts).items()
     }
 
 
@@ -95,15 +92,17 @@ def _fewer(judged: int, trained: int) -> str:
 
 
 def _of_one_data_set(
-    means: pd.DataFrame, gap: Gap | None, told: dict[tuple[object, ...], str]
+    means: pd.DataFrame, gap: pd.Series | None, told: dict[tuple[object, ...], str]
 ) -> pd.DataFrame:
     attacks = means.sort_values("attack")["column"].unique()
     table = means.pivot(index=CELL, columns="column", values="cell")[attacks].fillna("–")
     if gap is not None:
-        table = table.join(_gap(means, gap))
+        table = table.join(gap).fillna({gap.name: "–"})
     if told:
         table["verdict"] = [told[key] for key in table.index]
-    whole = means.groupby(CELL, observed=True)
+    # of the attack that the most seeds were judged by
+    most = means.sort_values("seeds", ascending=False, kind="stable")
+    whole = most.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
     table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
     counts = ["seeds", "broken", "untrained"]
@@ -131,24 +130,11 @@ def percent(mean: float, sd: float) -> str:
     return f"{100 * mean:.1f}" if pd.isna(sd) else f"{100 * mean:.1f} ± {100 * sd:.1f}"
 
 
-def _gap(means: pd.DataFrame, gap: Gap) -> pd.Series:
-    names = means.drop_duplicates("attack").set_index("attack")["label"]
-    for name in gap:
-        if name not in names.index:
-            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, names.index)}")
-    wide, those = (
-        means.pivot(index=CELL, columns="attack", values=one) for one in ("mean", "those")
-    )
-    paired = (wide[gap[0]] - wide[gap[1]]).where(those[gap[0]] == those[gap[1]])
-    difference = (100 * paired).map("{:.1f}".format, na_action="ignore")
-    difference = difference.astype(object).fillna("–")
-    return difference.rename(f"{names[gap[0]]} − {names[gap[1]]}")
-
-
 def main() -> None:
     """Read the command line and write the tables beside the rows."""
     arguments = _parser().parse_args()
-    folder, rows, gap = arguments.folder, load(arguments.folder), arguments.gap
+    folder, rows = arguments.folder, load(arguments.folder)
+    gap = gaps(rows, arguments.gap)
     references = references_of(rows, arguments.references)
     broken, masked = doubts(rows), panel(rows)
     tidy = results(rows)
@@ -159,7 +145,7 @@ def main() -> None:
     white_box, transferred = means[means["source"].isna()], means[means["source"].notna()]
     printed = [
         (table, cells(part, broken)[dataset])
-        for part, pair in ((white_box, gap), (transferred, None))
+        for part, pair in ((white_box, gap), (transferred, NO_GAPS))
         for dataset, table in accuracy(part, pair, broken, masked).items()
     ]
     tables = [table for table, _ in printed]

@@ -62,7 +62,7 @@ rule figures:
     localrule: True
     params:
         folder=lambda wildcards, input: Path(input[0]).parent,
-        code=bench.code("regbench.figures", "regbench.analysis.rows", *bench.modules("figures")),
+        code=bench.code("regbench.figures.__main__", *bench.modules("figures")),
     shell:
         "python -m regbench.figures {params.folder:q} > {log:q} 2>&1"
 

@@ -314,6 +314,12 @@ def test_without_autoattack_the_last_white_box_attack_is_the_strongest(demo):
     assert strongest(demo._replace(evaluations=away)) == {"digits": "fgsm"}
 
 
+def test_an_attack_of_another_radius_is_not_the_strongest(demo):
+    told = demo.evaluations
+    small = told.assign(epsilon=told["epsilon"].mask(told["attack"] == "autoattack", 0.01))
+    assert strongest(demo._replace(evaluations=small)) == {"digits": "pgd"}
+
+
 def test_what_few_methods_were_judged_by_yet_is_not_the_strongest_but_what_failed_may_be(demo):
     told = demo.evaluations
     last = told["attack"] == "autoattack"

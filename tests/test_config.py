@@ -252,6 +252,16 @@ def with_sources(config):
     return set_at(config, "attacks.white_box.fgsm_twin", {"attack": "fgsm", "source": "twin"})
 
 
+def test_methods_of_one_label_are_refused_on_whichever_data_set(config):
+    """Another data set, which gives them labels of their own, hides nothing."""
+    own = {"regularizers": {"natural": {"label": "SAT-R1"}, "sat_r1": {"label": "SAT-R1"}}}
+    first = {**config["datasets"]["digits"], **own}
+    second = {**config["datasets"]["digits"], "dataset": "digits"}
+    both = set_at(config, "datasets", {"digits": first, "again": second})
+    with pytest.raises(UserError, match="'natural' and 'sat_r1' are both labelled 'SAT-R1'"):
+        resolve(parse(both), DECLARED)
+
+
 def test_sources_are_trained_beside_the_grid_or_found_in_it(with_sources):
     manifest = resolve(parse(with_sources), DECLARED)
     other, twin = manifest.sources

@@ -516,3 +516,24 @@ def test_autoattack_finds_the_same(made, linear, monkeypatch):
     assert None in ours.fooled_by  # some withstand, on which Square tried all its squares
     assert ours.fooled_by == own.fooled_by
     torch.testing.assert_close(ours.x_adv, own.x_adv, rtol=0, atol=1e-6)
+
+
+class Pooling(nn.Module):
+    """Poolings written as functions, with and without what they need not be told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        x = F.max_pool2d(x, 3, stride=1, padding=1)
+        x = F.avg_pool2d(torch.max_pool2d(self.second(x), (2, 2)), 3, 2, padding=1)
+        return torch.flatten(F.max_pool2d(x, 2, ceil_mode=True), 1)
+
+
+def test_a_pooling_that_is_a_function_is_a_layer():
+    torch.manual_seed(0)
+    ours = follow(Pooling().double().eval(), search(images((1, 16, 16)), [4, 3, 2, 2, 1, 1, 1]))
+    # two convolutions and four poolings; that of a rounded-up size is none
+    assert len(ours._plan.local) == 6

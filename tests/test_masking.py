@@ -118,6 +118,15 @@ def test_accuracies_are_compared_on_the_images_that_both_attacks_saw():
     assert found["promised"] == pytest.approx(80 / 98)
 
 
+def test_the_strongest_is_so_on_the_images_that_all_attacks_saw():
+    """Not what saw harder images: of the first 40 AutoAttack leaves 25 %, a weaker PGD half."""
+    verdicts, evaluation = under("aa", 0, "autoattack")
+    image = verdicts["image"]
+    harder_first = (verdicts.assign(correct=(image < 10) | image.between(40, 89)), evaluation)
+    found = of(clean(), harder_first, pgd(20, name="of few", n=40))
+    assert found["kept"] == pytest.approx(60 / 98)
+
+
 def test_attacks_of_another_radius_or_source_do_not_count():
     others = (
         pgd(5, name="wide", epsilon=0.3),
@@ -162,6 +171,7 @@ def test_squares_gain_is_what_autoattack_says_itself(warnings, gain):
         ({"apgd-ce": 0.5, "fab-t": 0.45, "square": 0.43}, 0.02),  # exactly: no sign
         ({"apgd-ce": 0.5, "apgd-dlr": 0.4}, 0.0),
         ({"square": 0.4}, 0.0),
+        ({"fab": 0.6, "square": 0.5, "apgd-t": 0.4}, 0.1),  # what comes after takes no credit
     ],
 )
 def test_squares_gain_is_of_all_images_where_what_each_attack_leaves_was_kept(after, gain):

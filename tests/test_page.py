@@ -17,6 +17,7 @@ from regbench import page as stage
 from regbench.analysis.beside import OURS, compare, places
 from regbench.analysis.comparisons import bounded, comparisons, intervals, judged
 from regbench.analysis.doubts import NONE, doubts
+from regbench.analysis.gaps import gaps
 from regbench.analysis.masking import BASE, NEEDED, SIGNS, panel
 from regbench.analysis.published import Published
 from regbench.analysis.published import load as load_published
@@ -491,7 +492,7 @@ def test_the_tables_are_those_of_the_rows(shown, rows, numbers, masked):
     means = over_seeds(numbers)
     own, broken = means["source"].isna(), doubts(rows)
     for part, chosen, gap in (("", own, ("fgsm", "pgd")), ("-transferred", ~own, None)):
-        table = accuracy(means[chosen], gap, broken, masked)["digits"]
+        table = accuracy(means[chosen], gaps(rows, gap), broken, masked)["digits"]
         assert "verdict" in table
         shown_as = section(tab, f"accuracy-on-digits{part}")
         for name in table.columns.drop("dataset"):

@@ -18,9 +18,10 @@ from regbench.analysis import made
 from regbench.analysis.beside import Interval, compare, verdict
 from regbench.analysis.comparisons import bounded, intervals, judged
 from regbench.analysis.costs import costs
+from regbench.analysis.gaps import gaps
 from regbench.analysis.published import NOTHING, Published
 from regbench.analysis.published import load as load_published
-from regbench.analysis.rows import NEEDED, UNMEASURED, Rows, load, over_seeds, results
+from regbench.analysis.rows import CELL, NEEDED, UNMEASURED, Rows, load, over_seeds, results
 from regbench.core.precision import products_in
 from regbench.errors import UserError
 from regbench.experiment import members
@@ -133,11 +134,38 @@ def test_mean_and_sample_deviation_over_seeds(rows):
 
 
 def test_the_table_keeps_the_configs_order_and_shows_the_gap(rows):
-    table = accuracy(over_seeds(results(rows)), ("fgsm", "auto_attack"))["digits"]
+    table = accuracy(over_seeds(results(rows)), gaps(rows, ("fgsm", "auto_attack")))["digits"]
     assert list(table["method"]) == METHODS
     assert list(table.columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − AUTO_ATTACK"]
     assert table.loc[1, "AUTO_ATTACK"] == "31.0 ± 1.0"
     assert table.loc[1, "FGSM − AUTO_ATTACK"] == "65.0"
+
+
+def test_a_gap_is_of_the_images_that_both_attacks_judged(rows):
+    """Of the first half by one of them: not the mean of all under the other minus theirs."""
+    verdicts = rows.verdicts
+    half = verdicts[(verdicts["attack"] != "auto_attack") | (verdicts["image"] < 50)]
+    pair = ("fgsm", "auto_attack")
+    shown = gaps(rows._replace(verdicts=half), pair)["digits"]
+    each = half.pivot_table(
+        index=[*CELL, "seed", "image"], columns="attack", values="correct", observed=True
+    ).dropna()
+    points = 100 * (each["fgsm"] - each["auto_attack"]).groupby(CELL, observed=True).mean()
+    assert shown.to_dict() == points.map("{:.1f}".format).to_dict()
+    assert not shown.equals(gaps(rows, pair)["digits"])
+
+
+def test_time_is_of_all_seeds_whatever_one_attack_has_judged(rows):
+    first = rows.evaluations["attack"].min()
+    lost = {"method": "natural", "attack": first}
+
+    def rest(table):
+        away = (table[[*lost]].astype(str) == pd.Series(lost).astype(str)).all(axis=1)
+        return table[~(away & (table["seed"] > 0))]
+
+    few = rows._replace(verdicts=rest(rows.verdicts), evaluations=rest(rows.evaluations))
+    shown = [accuracy(over_seeds(results(one)))["digits"]["train (s)"] for one in (rows, few)]
+    assert shown[0].equals(shown[1])
 
 
 SWEPT = [
@@ -265,8 +293,9 @@ def test_an_attack_without_memory_is_a_row_without_a_number(rows):
     [([1], "31.0 ± 1.4 (1 out of memory)"), ([0, 1, 2], "out of memory")],
 )
 def test_a_table_shows_what_did_not_fit_in_memory(rows, seeds, shown):
-    tidy = results(failing(rows, "FGSM-AT", seeds))
-    table = accuracy(over_seeds(tidy), ("fgsm", "auto_attack"))["digits"].set_index("method")
+    failed = failing(rows, "FGSM-AT", seeds)
+    tidy, gap = results(failed), gaps(failed, ("fgsm", "auto_attack"))
+    table = accuracy(over_seeds(tidy), gap)["digits"].set_index("method")
     assert list(table.columns[2:5]) == ["FGSM", "CLEAN", "AUTO_ATTACK"]
     assert table.loc["FGSM-AT", "AUTO_ATTACK"] == shown
     assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == "–"  # not of the same seeds
@@ -325,7 +354,8 @@ def test_a_number_of_fewer_seeds_than_its_row_says_so(rows):
 
     few = rows._replace(verdicts=rest(rows.verdicts), evaluations=rest(rows.evaluations))
     means = over_seeds(results(few))
-    table = accuracy(means, ("fgsm", "auto_attack"))["digits"].set_index("method")
+    gap = gaps(few, ("fgsm", "auto_attack"))
+    table = accuracy(means, gap)["digits"].set_index("method")
     assert table.loc["FGSM-AT", "AUTO_ATTACK"] == "30.5 ± 0.7 (2 of 3 seeds)"
     assert table.loc["FGSM-AT", "FGSM − AUTO_ATTACK"] == "–"
     assert table.loc["FGSM-AT", "seeds"] == "3 (1 failed)"
@@ -337,7 +367,9 @@ def test_a_network_that_was_not_trained_is_in_no_mean(rows):
     """It diverged in its first epoch: what was judged are the weights that it began with."""
     first = (rows.runs["method"] == "FGSM-AT") & (rows.runs["seed"] == 0)
     lost = rows._replace(runs=rows.runs.assign(best_epoch=rows.runs["best_epoch"].mask(first, 0)))
-    table = accuracy(over_seeds(results(lost)), ("fgsm", "clean"))["digits"].set_index("method")
+    table = accuracy(over_seeds(results(lost)), gaps(lost, ("fgsm", "clean")))["digits"].set_index(
+        "method"
+    )
     assert table.loc["FGSM-AT", "FGSM"] == "96.5 ± 0.7 (1 not trained)"
     assert table.loc["FGSM-AT", "FGSM − CLEAN"] == "10.0"
     assert table.loc["FGSM-AT", "seeds"] == "2 (1 not trained)"
@@ -625,7 +657,7 @@ def two_data_sets(rows):
 
 
 def test_each_data_set_has_a_table_with_its_own_labels(two_data_sets):
-    tables = accuracy(over_seeds(results(two_data_sets)), ("fgsm", "clean"))
+    tables = accuracy(over_seeds(results(two_data_sets)), gaps(two_data_sets, ("fgsm", "clean")))
     assert list(tables["digits"].columns[3:7]) == ["FGSM", "CLEAN", "AUTO_ATTACK", "FGSM − CLEAN"]
     assert list(tables["letters"].columns[3:6]) == ["FGSM-20", "CLEAN-20", "FGSM-20 − CLEAN-20"]
     assert not tables["letters"].isna().any(axis=None)
@@ -649,7 +681,7 @@ def test_each_figure_has_a_panel_per_data_set(two_data_sets, name):
 
 def test_an_unknown_gap_is_one_line(rows):
     with pytest.raises(UserError, match=r"no attack 'fgms' here; did you mean 'fgsm'\?"):
-        accuracy(over_seeds(results(rows)), ("fgms", "clean"))
+        gaps(rows, ("fgms", "clean"))
 
 
 def test_one_seed_has_no_spread():
@@ -663,7 +695,7 @@ def test_one_seed_has_no_spread():
 def printed(rows, bold=frozenset(), gap=None):
     """What stands in accuracy.tex of a data set."""
     means = over_seeds(results(rows))
-    return latex(accuracy(means, gap)["digits"], cells(means)["digits"], bold)
+    return latex(accuracy(means, gaps(rows, gap))["digits"], cells(means)["digits"], bold)
 
 
 def test_latex_escapes_what_tex_would_choke_on(rows):

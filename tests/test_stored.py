@@ -224,7 +224,11 @@ def test_what_is_not_there_yet_is_told(gather):
     assert "Not trained: digits, small_cnn: fgsm_at (seed 0, 1)." in told
     assert "Not judged by pgd (2 trainings)." in told
     make(whole)
-    assert not unfinished(Rows(**gather(whole)), whole)
+    rows = Rows(**gather(whole))
+    assert not unfinished(rows, whole)
+    unexamined = rows._replace(diagnostics=rows.diagnostics.head(0))
+    told = "Not finished: 4 of 4 trainings are here. Not examined by diagnostics: 4 trainings."
+    assert unfinished(unexamined, whole) == told
 
 
 def test_an_empty_gallery_stays(gather, tmp_path):

@@ -304,3 +304,25 @@ def test_the_peak_is_of_this_program_not_of_the_one_that_started_it():
     ]
     assert 50e6 < peaks[0] < 1e9
     assert peaks[1] == pytest.approx(peaks[0], rel=0.2)
+
+
+class Probing(nn.Module):
+    """Measures its features by an image, in eval mode, as it is made."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten())
+        size = self.features.eval()(torch.zeros(1, *shape)).shape[1]
+        self.head = nn.Linear(size, classes)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def test_the_whole_network_is_trained_in_train_mode(card, split):
+    model = Probing((1, 4, 4), 2)
+    assert model.training
+    assert not model.features.training
+    once = card.model_copy(update={"training": card.training.model_copy(update={"epochs": 1})})
+    fit(once, model, Natural(), split, split, lambda row: None)
+    assert model.features[0].num_batches_tracked == 3  # batches of 20 images

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from regbench.ascent import Loss, cross_entropy
 from regbench.core.layers import (
@@ -27,6 +29,7 @@ from regbench.core.layers import (
 )
 from regbench.core.layers.image import FEW_IMAGES
 from regbench.core.network import laid_out, plain
+from regbench.core.precision import PRECISIONS
 from regbench.experiment import members
 from regbench.experiment.cards import ModelCard
 from regbench.models.lenet_plus import LeNetPlus
@@ -309,3 +312,102 @@ def test_the_step_that_ours_is_timed_against_computes_the_same(name):
 
 def test_every_method_has_a_step_that_it_is_timed_against():
     assert list(worker.HYPERPARAMETERS) == list(worker.plain.LOSSES)
+
+
+def small(shape: tuple[int, int, int] = (1, 8, 8)) -> nn.Module:
+    """A network with every kind of layer that is exchanged."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(shape[0], 8, 3, padding=1)
+    body = [convolution, nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    return nn.Sequential(*body, nn.Linear(128, 8192), nn.ReLU(), nn.Linear(8192, 4)).eval()
+
+
+def batched(model: nn.Module, x: Tensor, *, twice: bool) -> Tensor:
+    x = x.clone().requires_grad_()
+    y, each = model(x), torch.eye(4)[:, None].expand(4, len(x), 4)
+    (rows,) = torch.autograd.grad(y, x, each, is_grads_batched=True, create_graph=twice)
+    return torch.autograd.grad(rows.square().sum(), model[0].weight)[0] if twice else rows
+
+
+def per_image(model: nn.Module, x: Tensor) -> Tensor:
+    def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
+        z = torch.func.functional_call(model, weights, one[None])
+        return z.square().sum()
+
+    weights = dict(model.named_parameters())
+    return torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)["0.weight"]
+
+
+def forward_mode(model: nn.Module, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(model(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+
+def without_images(model: nn.Module, x: Tensor) -> Tensor:
+    x = x[:0].clone().requires_grad_()
+    return torch.autograd.grad(model(x).sum(), x)[0]
+
+
+def of_one_image(model: nn.Module, x: Tensor) -> Tensor:
+    x = x[0].clone().requires_grad_()
+    return torch.autograd.grad(model[0](x).square().sum(), model[0].weight)[0]
+
+
+DERIVATIVES = {
+    "a batch of gradients": partial(batched, twice=False),
+    "a batch of gradients, differentiated": partial(batched, twice=True),
+    "of each image by itself": per_image,
+    "forward mode": forward_mode,
+    "vmap": lambda model, x: torch.func.vmap(lambda one: model(one[None])[0])(x),
+    "jvp": lambda model, x: torch.func.jvp(model, (x,), (torch.ones_like(x),))[1],
+    "jacrev": lambda model, x: torch.func.jacrev(model)(x),
+    "jacfwd": lambda model, x: torch.func.jacfwd(model)(x),
+    "grad": lambda model, x: torch.func.grad(lambda one: model(one).square().sum())(x),
+    "of no image": without_images,
+    "of an image that is no batch": of_one_image,
+}
+
+
+@pytest.mark.parametrize("of", DERIVATIVES.values(), ids=list(DERIVATIVES))
+def test_whatever_derivative_a_loss_asks_for_is_the_plain_networks(of):
+    written = small()
+    tuned = tune(deepcopy(written))
+    assert {type(layer) for layer in tuned} >= {*TUNED, HalvingMaxPool2d}
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(of(tuned, x), of(written, x), rtol=1e-4, atol=1e-5)
+
+
+class Viewing(nn.Module):
+    """A network that relies on how PyTorch lays its maps, as many are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 6, 5), nn.Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = nn.functional.max_pool2d(self.convolution(x), 2)
+        return self.head(maps.view(-1, 96))
+
+
+def test_a_network_that_views_its_maps_keeps_pytorchs_layout():
+    torch.manual_seed(0)
+    written, cpu, shape = Viewing().train(), torch.device("cpu"), (3, 12, 12)
+    x = torch.rand(2, *shape).contiguous(memory_format=torch.channels_last)
+    fastest = laid_out(deepcopy(written), cpu)
+    with pytest.raises(RuntimeError, match="view size"):
+        fastest(x)
+    tuned = laid_out(deepcopy(written), cpu, shape=shape)
+    assert tuned.training
+    torch.testing.assert_close(tuned(x), written(x.contiguous()))
+    weight = laid_out(small((3, 8, 8)), cpu, shape=(3, 8, 8))[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_an_image_is_not_rounded_whatever_the_stride(stride):
+    first, x = nn.Conv2d(3, 8, 4, stride=stride), torch.rand(2, 3, 16, 16)
+    tuned = tune(deepcopy(first))
+    with PRECISIONS["bf16"](torch.device("cpu")):
+        assert first(x).dtype is torch.bfloat16
+        got = tuned(x)
+    torch.testing.assert_close(got, first(x))

@@ -24,6 +24,7 @@ from scipy.stats import binom
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
+from regbench.analysis.attacked import AUTOATTACK, CLEAN, TOLERANCE
 from regbench.analysis.rows import Rows, of_trained, unswept, widest
 from regbench.errors import UserError, did_you_mean
 
@@ -45,9 +46,6 @@ SEED = 0
 
 SMALLEST = 1e-12
 """A p below is told as this: rounding adds up to less."""
-
-AUTOATTACK = "regbench.attacks.autoattack"
-CLEAN = "regbench.attacks.clean"
 
 INTERVALS = [
     "dataset", "model", "regularizer", "method", "attack", "label", "n", "seeds", "accuracy",
@@ -241,12 +239,15 @@ def leaders(tables: Sequence[Judged]) -> set[Cell]:
 
 
 def strongest(rows: Rows) -> dict[str, str]:
-    """Return, for each data set, AutoAttack, or without it the last white-box attack.
+    """Return, for each data set, AutoAttack, or without it the last white-box attack of its ε.
 
     Of a report that is not finished, the strongest that the most methods were judged by.
     """
     told = unswept(rows.evaluations)
     told = told[told["source"].isna() & (told["member"] != CLEAN)]
+    radius = rows.runs.groupby("dataset", observed=True)["epsilon"].first()
+    own = told["dataset"].astype(str).map({str(name): one for name, one in radius.items()})
+    told = told[(told["epsilon"] - own).abs() < TOLERANCE]
     told = widest(told)
     told = told[told["status"] == "ok"]
     told = told.assign(strength=told["member"] == AUTOATTACK).sort_values(["strength", "attack"])

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import takewhile
 from math import nan, sqrt
 
 import numpy as np
@@ -66,8 +67,17 @@ class Case:
 
     @cached_property
     def strongest(self) -> Attacked | None:
-        """The white-box attack of several steps that leaves the lowest accuracy."""
-        return min(self.several_steps, key=accuracy, default=None)
+        """The white-box attack of several steps that fools most of the images that all saw."""
+        return min(self.several_steps, key=self._on_shared_images, default=None)
+
+    @cached_property
+    def _shared(self) -> pd.Index:
+        seen = (one.verdicts.index for one in self.several_steps)
+        return reduce(pd.Index.intersection, seen)
+
+    def _on_shared_images(self, one: Attacked) -> float:
+        shared = one.verdicts["correct"].reindex(self._shared)
+        return float(shared.mean()) if len(shared) else accuracy(one)
 
     def of_radius(self, one: Attacked) -> bool:
         """Tell whether an attack has the run's radius."""
@@ -210,11 +220,11 @@ def _square_gain(case: Case) -> float:
 
 
 def _by_square(one: Attacked) -> float:
-    left = dict(one.accuracy_after)
-    if "square" in left and len(left) > 1:
-        after = left.pop("square")
+    left = one.accuracy_after
+    before = [left[name] for name in takewhile(lambda name: name != "square", left)]
+    if "square" in left and before:
         count = len(one.verdicts)  # whole images, since the bound is a whole number of hundreds
-        return round((min(left.values()) - after) * count) / count
+        return round((min(before) - left["square"]) * count) / count
     found = SQUARE.search(one.warnings)
     return float(found[1]) / 100 if found else 0.0
 

@@ -30,13 +30,16 @@ def unfinished(rows: Rows, manifest: Manifest) -> str:
             label for name, label in _asked(run, manifest) if (*_key(run), name) not in judged
         }
     )
-    if not lacking and not waiting:
+    examined = _keys(rows.diagnostics, TRAINING)
+    unexamined = sum(bool(run.diagnosis) and _key(run) not in examined for run in there)
+    if not lacking and not waiting and not unexamined:
         return ""
     attacks = [f"{attack} ({count} trainings)" for attack, count in sorted(waiting.items())]
     parts = [
         f"Not finished: {len(there)} of {len(manifest.runs)} trainings are here.",
         f"Not trained: {'; '.join(lacking)}." if lacking else "",
         f"Not judged by {', '.join(attacks)}." if attacks else "",
+        f"Not examined by diagnostics: {unexamined} trainings." if unexamined else "",
     ]
     return " ".join(filter(None, parts))
 

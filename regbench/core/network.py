@@ -1,9 +1,10 @@
 """The network of a run, laid out for speed on the device that it is on."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regbench.core.layers import tune
+from regbench.core.misfit import tried
 from regbench.experiment.cards import ModelCard, RunCard
 from regbench.experiment.members import build
 from regbench.prepare import Data
@@ -22,7 +23,7 @@ def network(
     """
     torch.manual_seed(card.seed)
     built = plain(card.model, data.shape, data.classes)
-    return laid_out(built, device, precision or card.training.precision)
+    return laid_out(built, device, precision or card.training.precision, data.shape)
 
 
 def plain(card: ModelCard, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -32,9 +33,40 @@ def plain(card: ModelCard, shape: tuple[int, int, int], classes: int) -> nn.Modu
     return model
 
 
-def laid_out(model: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
-    """Return `model` on `device`, its layers and memory as they are fastest there."""
-    return tune(model).to(device).to(memory_format=layout(device, precision))
+def laid_out(
+    model: nn.Module,
+    device: torch.device,
+    precision: str = "fp32",
+    shape: tuple[int, int, int] | None = None,
+) -> nn.Module:
+    """Return `model` on `device`, its layers and memory as they are fastest there.
+
+    Args:
+        model: in PyTorch's own layout; changed in place.
+        device: where it is to be.
+        precision: what it computes in.
+        shape: of an image, (C, H, W). If given, a network that relies on PyTorch's own layout, as
+            `x.view(len(x), -1)` behind a convolution does, keeps it.
+    """
+    fastest = layout(device, precision)
+    model = tune(model).to(device).to(memory_format=fastest)
+    if shape and fastest is torch.channels_last and _views(model, shape, device):
+        model.register_forward_pre_hook(_by_channel)
+        model = model.to(memory_format=torch.contiguous_format)
+    return model
+
+
+def _views(model: nn.Module, shape: tuple[int, int, int], device: torch.device) -> bool:
+    """Tell whether `model` fails for its layout; whatever else it lacks is told elsewhere."""
+    try:
+        tried(model, shape, device)
+    except Exception as error:
+        return "view size is not compatible" in str(error)
+    return False
+
+
+def _by_channel(_: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.contiguous() for one in images)
 
 
 def layout(device: torch.device, precision: str) -> torch.memory_format:

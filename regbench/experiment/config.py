@@ -296,7 +296,9 @@ class Experiment(Section):
         False, strict=True, description="on a GPU: the same bits each time, by slower kernels"
     )
     time_limit: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
-        None, description="hours after which a training is ended, which is then its result"
+        None,
+        description="hours after which a training is ended, which is then its result; to train it"
+        " longer, raise this and delete its folder",
     )
     seeds: Seeds
     training: Training

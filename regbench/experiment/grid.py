@@ -131,7 +131,9 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         runs += cells
         sources += crafted_on.values()
     refuse_twins(runs)
-    refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in runs})
+    for task in {(run.dataset, run.model) for run in runs}:
+        of_task = [run for run in runs if (run.dataset, run.model) == task]
+        refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in of_task})
     refuse_unknown_gap(experiment, attacks)
     return Manifest(
         experiment=experiment.experiment,

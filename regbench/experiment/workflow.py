@@ -289,7 +289,8 @@ class Bench:
     def _sources(self, wildcards: Wildcards) -> list[str]:
         asked = self._suite(wildcards).attacks.values()
         keys = {attack.source.key for attack in asked if attack.source}
-        return [run.folder for run in self.manifest.sources if run.card.key in keys]
+        # sorted: in whatever order the config has them, it is the same suite
+        return sorted(run.folder for run in self.manifest.sources if run.card.key in keys)
 
     def _data_card(self, wildcards: Wildcards) -> DataCard:
         return self._data[data_path(wildcards.dataset, wildcards.key)]

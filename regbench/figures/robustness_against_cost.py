@@ -36,7 +36,10 @@ def robustness_against_cost(rows: Rows) -> Figure:
         axes.set(xlim=(0.8, 1.3 * means["cost"].max()), ylim=(-3, 103))
     row[0].set_ylabel("accuracy under attack (%)")
     figure.supxlabel("passes per image and step (forward and backward: 1)", fontsize="medium")
-    legend(figure, *row[0].get_legend_handles_labels())
+    drawn = [axes.get_legend_handles_labels() for axes in row]
+    # of all panels: one may lack what another has
+    handles = {name: one for part in drawn for one, name in zip(*part, strict=True)}
+    legend(figure, list(handles.values()), list(handles))
     return figure
 
 

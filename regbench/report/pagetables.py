@@ -8,6 +8,8 @@ import pandas as pd
 from regbench.analysis.beside import compare, places
 from regbench.analysis.comparisons import strongest
 from regbench.analysis.doubts import RULES
+from regbench.analysis.gaps import NONE as NO_GAPS
+from regbench.analysis.gaps import Gaps
 from regbench.analysis.masking import BASE, SIGNS, VERDICTS, Criterion
 from regbench.analysis.published import Published
 from regbench.analysis.rows import CELL, RUN, Rows, labels, unswept
@@ -27,7 +29,7 @@ from regbench.report.summary import (
     read_beside,
     unheard,
 )
-from regbench.tables import Gap, accuracy
+from regbench.tables import accuracy
 
 WHERE = ["dataset", "model", "method", "seed", "attack"]
 
@@ -55,7 +57,7 @@ Lines = dict[str, object]
 def accuracies(
     means: pd.DataFrame,
     numbers: pd.DataFrame,
-    gap: Gap | None,
+    gaps: Gaps,
     doubted: pd.DataFrame,
     judged: pd.DataFrame,
     remaking: Remaking | None,
@@ -65,12 +67,13 @@ def accuracies(
     Args:
         means: of `regbench.analysis.rows.over_seeds`, `regbench.analysis.comparisons.bounded`.
         numbers: of `regbench.report.origins.traced`, from which `means` are.
-        gap: two attacks whose difference is a column.
+        gaps: of `regbench.analysis.gaps.gaps`.
         doubted: of `regbench.analysis.doubts.doubts`.
         judged: of `regbench.analysis.masking.panel`.
         remaking: what gives the command lines; none: there are none.
     """
-    kinds = {"": (means["source"].isna(), gap), ", transferred": (means["source"].notna(), None)}
+    own = means["source"].isna()
+    kinds = {"": (own, gaps), ", transferred": (~own, NO_GAPS)}
     sheets = []
     for kind, (chosen, difference) in kinds.items():
         for dataset, table in accuracy(means[chosen], difference, doubted, judged).items():

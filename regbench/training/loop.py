@@ -71,6 +71,7 @@ def fit(
             not for this loss or network.
     """
     device, settings = train.x.device, card.training
+    model.train()  # all of it: whoever looks at the network alone is told of no part in eval mode
     course = Course.begin(card, model, device, loss)
     if keeper:
         keeper.resume(course)

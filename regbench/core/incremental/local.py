@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 
 from regbench.core.incremental.windows import Reach, Window
-from regbench.core.layers.image import ImageConv2d
+from regbench.core.layers.image import FloatConv2d, ImageConv2d
 from regbench.core.layers.normalisation import ScalingBatchNorm2d
 from regbench.core.layers.pooling import HalvingMaxPool2d
 
@@ -85,7 +85,7 @@ class Local:
 
 def _known(layer: nn.Module) -> bool:
     kind, told = type(layer), cast("Any", layer)
-    if kind in (nn.Conv2d, ImageConv2d):
+    if kind in (nn.Conv2d, FloatConv2d, ImageConv2d):
         return told.padding_mode == "zeros" and not isinstance(told.padding, str)
     if kind in (nn.MaxPool2d, HalvingMaxPool2d):
         return not (told.ceil_mode or told.return_indices)

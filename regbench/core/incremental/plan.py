@@ -7,13 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from regbench.core.incremental.linear import Convolution, Linear, Product
 from regbench.core.incremental.local import POINTWISE, Local, is_pointwise
+from regbench.core.layers import tune
 from regbench.core.layers.linear import LargeLinear
 
 FLATTENING = {torch.flatten, torch.reshape, "flatten", "reshape", "view"}
 """Functions, and methods of tensors by their names."""
+
+POOLINGS: Mapping[Any, type[nn.Module]] = {
+    F.max_pool2d: nn.MaxPool2d,
+    torch.max_pool2d: nn.MaxPool2d,
+    F.avg_pool2d: nn.AvgPool2d,
+}
+"""Functions, and the layers that they are."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,20 @@ class Plan:
 
 
 def _local(module: fx.GraphModule, node: fx.Node) -> Local | None:
-    if node.op != "call_module" or len(node.all_input_nodes) != 1:
+    if len(node.all_input_nodes) != 1:
         return None
-    return Local.of(module.get_submodule(str(node.target)))
+    if node.op == "call_module":
+        return Local.of(module.get_submodule(str(node.target)))
+    return Local.of(_layer(module, node)) if node.target in POOLINGS else None
+
+
+def _layer(module: fx.GraphModule, node: fx.Node) -> nn.Module:
+    """Return the pooling that `node` calls as a function."""
+    told = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
+    settings = {} if told is None else dict(told.kwargs)
+    del settings["input"]
+    # a function that is given no stride says [], a layer None
+    return tune(POOLINGS[node.target](**{**settings, "stride": settings["stride"] or None}))
 
 
 def _flattened(

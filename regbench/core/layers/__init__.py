@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from regbench.core.layers.image import ImageConv2d
+from regbench.core.layers.image import FloatConv2d, ImageConv2d
 from regbench.core.layers.linear import LargeLinear
 from regbench.core.layers.normalisation import ScalingBatchNorm2d
 from regbench.core.layers.pooling import HalvingMaxPool2d
@@ -17,11 +17,14 @@ FASTER = (ImageConv2d, LargeLinear, HalvingMaxPool2d, ScalingBatchNorm2d)
 
 
 def tune(model: nn.Module) -> nn.Module:
-    """Return `model` itself, its layers exchanged for faster ones where there are such."""
+    """Return `model` itself, its layers exchanged for faster ones where there are such.
+
+    A convolution of an image for which there is none is one that stays in float32.
+    """
     for module in model.modules():
-        for faster in FASTER:
-            if faster.fits(module):
-                module.__class__ = faster
+        for kind in (*FASTER, FloatConv2d):
+            if kind.fits(module):
+                module.__class__ = kind
     # after all classes are exchanged: a Sequential comes before what it holds
     for module in model.modules():
         if isinstance(module, nn.Sequential):

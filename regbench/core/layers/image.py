@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from regbench.core import kernels
 from regbench.core.kernels import plain
 from regbench.core.layers.held import Held
+from regbench.core.layers.transforms import transformed
 
 FEW_CHANNELS = 4
 FEW_IMAGES = 8
@@ -19,6 +20,13 @@ MOST_KERNELS, MOST_TAPS = 128, 128
 
 class FloatConv2d(nn.Conv2d):
     """A `Conv2d` that autocast leaves in float32: bf16 would round a pixel by up to 0.5/255."""
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Tell whether `module` is a convolution of so few channels that it only takes an image."""
+        return (
+            type(module) is nn.Conv2d and module.in_channels <= FEW_CHANNELS and module.groups == 1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of `x`, (m, C, H, W)."""
@@ -36,11 +44,9 @@ class ImageConv2d(FloatConv2d):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Tell whether `module` is a convolution of so few channels that it only takes an image."""
+        """Tell whether `module` takes an image, pixel by pixel, and pads it with zeros."""
         return (
-            type(module) is nn.Conv2d
-            and module.in_channels <= FEW_CHANNELS
-            and module.groups == 1
+            FloatConv2d.fits(module)
             and module.stride == module.dilation == (1, 1)
             and module.padding_mode == "zeros"
             and not isinstance(module.padding, str)
@@ -48,6 +54,8 @@ class ImageConv2d(FloatConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of `x`, (m, C, H, W)."""
+        if x.ndim != 4 or not len(x) or transformed():
+            return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             y = _ToWeight.apply(x.detach(), self.weight, self.bias, self.padding, Held(x))
@@ -93,7 +101,8 @@ class _ToWeight(torch.autograd.Function):
 def _kernels_take(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a GPU convolves images by our kernels, which compute in float32."""
     small = len(weight) <= MOST_KERNELS and weight[0].numel() <= MOST_TAPS
-    return small and x.dtype is torch.float32 and kernels.take(x, len(weight))
+    plainly = x.dtype is torch.float32 and not transformed(x)
+    return small and plainly and kernels.take(x, len(weight))
 
 
 class _ToImage(torch.autograd.Function):
@@ -111,7 +120,7 @@ class _ToImage(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         if not torch.is_grad_enabled() and _kernels_take(gradient, weight):
             return gradient, _own().to_image(gradient, weight, ctx.size, ctx.padding), None, None
-        if gradient.device.type != "cpu":
+        if gradient.device.type != "cpu" or transformed(gradient):
             return gradient, plain.to_image(gradient, weight, ctx.size, ctx.padding), None, None
         with torch.autocast("cpu", enabled=False):
             return gradient, _on_cpu(gradient, weight, ctx.size, ctx.padding), None, None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.core.layers.held import Held
+from regbench.core.layers.transforms import transformed
 
 LARGE = 2**20
 
@@ -103,6 +104,7 @@ def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and not transformed()
     )
 
 
@@ -114,7 +116,7 @@ def _by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _product(a: Tensor, b: Tensor, packed: Tensor | None = None) -> Tensor:
     """A Bᵀ; where it is to be differentiated once more, by an operation that can be."""
-    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+    if transformed(a) or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
         return F.linear(a, b)
     return _by_onednn(a, b if packed is None else packed)
 
@@ -154,7 +156,7 @@ class _ToInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        if len(gradient) == 1 and not torch.is_grad_enabled():
+        if len(gradient) == 1 and not torch.is_grad_enabled() and not transformed(gradient):
             return gradient, _of_one(gradient, weight, ctx.packed), None, None
         return gradient, _product(gradient, weight.t(), ctx.packed), None, None
 

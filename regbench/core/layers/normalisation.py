@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regbench.core.layers.held import Held
+from regbench.core.layers.transforms import transformed
 
 
 class ScalingBatchNorm2d(nn.BatchNorm2d):
@@ -23,7 +24,8 @@ class ScalingBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised `x`, (m, C, H, W)."""
-        if self.training or self.running_var is None or not x.requires_grad:
+        frozen = not self.training and self.running_var is not None
+        if not frozen or not x.requires_grad or transformed():
             y: Tensor = super().forward(x)
             return y
         # a node of its own: an attack asks for the image's gradient without the weights'
@@ -95,6 +97,7 @@ def _channels(x: Tensor) -> Tensor:
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     """gradient · scale in the type of `gradient`, multiplied in that of `scale`."""
-    if torch.is_grad_enabled():  # to be differentiated once more
+    # to be differentiated once more, or batched
+    if torch.is_grad_enabled() or transformed(gradient):
         return (gradient * scale).to(gradient.dtype)
     return torch.mul(gradient, scale, out=torch.empty_like(gradient))

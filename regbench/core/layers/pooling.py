@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from regbench.core import kernels
 from regbench.core.kernels import plain
+from regbench.core.layers.transforms import transformed
 
 
 class HalvingMaxPool2d(nn.MaxPool2d):
@@ -37,7 +38,7 @@ class HalvingMaxPool2d(nn.MaxPool2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the maxima, (m, C, H/2, W/2), of `x`, (m, C, H, W)."""
         asked = torch.is_grad_enabled() and x.requires_grad
-        whole = x.ndim == 4 and x.shape[-2] % 2 == x.shape[-1] % 2 == 0
+        whole = x.ndim == 4 and x.shape[-2] % 2 == x.shape[-1] % 2 == 0 and not transformed()
         y: Tensor
         if whole and kernels.take(x):
             y = _maxima(x, flattened=self.flattened, asked=asked)
@@ -71,8 +72,9 @@ class _Halving(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (where,) = ctx.saved_tensors
-        # what is to be differentiated once more, by operations that can be
-        spread = plain.spread if torch.is_grad_enabled() else _own().spread
+        # what is to be differentiated once more, or batched, by operations that can be
+        plainly = torch.is_grad_enabled() or transformed(gradient)
+        spread = plain.spread if plainly else _own().spread
         x: Tensor = spread(gradient, where)
         return x, None
 

@@ -1,0 +1,61 @@
+"""What one attack promises and another takes away, on the images that both judged."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from regbench.analysis.rows import CELL, Rows, of_trained, unswept
+from regbench.errors import UserError, did_you_mean
+
+Gaps = Mapping[str, pd.Series]
+"""By data set: a column of the accuracy table, by `CELL`, its name both attacks' labels."""
+
+NONE: Gaps = {}
+
+IMAGE = [*CELL, "seed", "image"]
+
+
+def gaps(rows: Rows, pair: tuple[str, str] | None) -> Gaps:
+    """Return the mean accuracy under the first of two attacks minus that under the second.
+
+    In percentage points, as text; a dash where they have not judged the same seeds.
+
+    Args:
+        rows: the experiment's.
+        pair: names of attacks; none: no gaps.
+
+    Raises:
+        UserError: there is no such attack.
+    """
+    if pair is None:
+        return NONE
+    told, correct = unswept(rows.evaluations), of_trained(rows)
+    return {
+        str(dataset): _gap(correct[correct["dataset"] == dataset], _labels(part, pair), pair)
+        for dataset, part in told.groupby("dataset", observed=True)
+    }
+
+
+def _labels(told: pd.DataFrame, pair: tuple[str, str]) -> str:
+    known = told.drop_duplicates("attack").set_index("attack")["label"]
+    for name in pair:
+        if name not in known.index:
+            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, known.index)}")
+    return " − ".join(str(known[name]) for name in pair)
+
+
+def _gap(correct: pd.DataFrame, label: str, pair: tuple[str, str]) -> pd.Series:
+    first, second = (
+        correct[correct["attack"] == name].set_index(IMAGE)["correct"].astype(float)
+        for name in pair
+    )
+    per_seed = [*CELL, "seed"]
+    seeds = pd.concat(
+        [one.groupby(per_seed, observed=True).size().astype(bool) for one in (first, second)],
+        axis=1,
+    )
+    alike = seeds.notna().all(axis=1).groupby(CELL, observed=True).all()
+    both = (first - second).dropna().groupby(per_seed, observed=True).mean()
+    points = 100 * both.groupby(CELL, observed=True).mean()
+    shown = points.map("{:.1f}".format).reindex(alike.index).where(alike)
+    return shown.astype(object).fillna("–").rename(label)
