@@ -1,7 +1,8 @@
 """What a run will cost, told before its first job: trainings, attacks, diagnoses, and rough hours.
 
-FLOPs are counted by torch's own counter, the rate is measured here in seconds. Attacks cost at most
-what is said: an image that is fooled early costs less.
+FLOPs are counted by torch's own counter, the rate is measured here in seconds. Of arithmetic attacks
+cost at most what is said: an image that is fooled early costs less. What each call costs besides is
+not counted: a small network on few images may take many times as long.
 """
 
 import argparse
@@ -241,7 +242,7 @@ def sentence(
     return (
         f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, {len(judged)} suites of"
         f" attacks, at most {duration(seconds[1])}{left_out}, and {len(diagnosed)} diagnoses, about"
-        f" {duration(seconds[2])}: {where}{way_out}"
+        f" {duration(seconds[2])} of arithmetic: {where}{way_out}"
     )
 
 

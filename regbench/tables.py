@@ -104,7 +104,8 @@ def _of_one_data_set(
     most = means.sort_values("seeds", ascending=False, kind="stable")
     whole = most.groupby(CELL, observed=True)
     table["passes"] = whole["cost"].first().map("{:.2f}".format)
-    table["train (s)"] = whole["train_seconds"].first().map("{:.0f}".format)
+    seconds = whole["train_seconds"].first().map("{:.0f}".format, na_action="ignore")
+    table["train (s)"] = seconds.astype(object).fillna("–")
     counts = ["seeds", "broken", "untrained"]
     table["seeds"] = whole[counts].max().apply(_seeds, axis=1)
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)

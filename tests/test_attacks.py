@@ -286,7 +286,7 @@ def test_an_attack_that_leaves_the_range_of_images_is_clipped(at, start, label, 
 
 
 def test_an_attack_that_returns_nan_fools_nobody():
-    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x * torch.nan)
+    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: torch.where(x > 0.85, torch.nan, x))
     told = judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
     assert told.correct.all()
     assert (told.distance <= EPSILON).all()
@@ -294,11 +294,17 @@ def test_an_attack_that_returns_nan_fools_nobody():
     assert told.warnings == ("pixels that are no number were taken for unchanged ones",)
 
 
-def test_an_attack_that_returns_other_images_is_one_line():
-    attack = Scripted(epsilon=EPSILON, propose=lambda x, y: x.flatten(1))
-    with pytest.raises(
-        UserError, match=r"returned images of shape \(2, 1\), expected .*\(2, 1, 1, 1\)"
-    ):
+@pytest.mark.parametrize(
+    ("propose", "told"),
+    [
+        (lambda x, y: x.flatten(1), r"images of shape \(2, 1\), expected .*\(2, 1, 1, 1\)"),
+        (lambda x, y: x * torch.nan, r"no number at all for 2 images"),
+        (lambda x, y: None, "NoneType, expected a tensor of images"),
+    ],
+)
+def test_an_attack_that_returns_no_images_is_one_line(propose, told):
+    attack = Scripted(epsilon=EPSILON, propose=propose)
+    with pytest.raises(UserError, match=f"^'.*:Scripted' returned {told}"):
         judge(Threshold(0.5), attack, pixels(0.9, 0.8), 10, 0)
 
 

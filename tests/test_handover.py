@@ -319,7 +319,7 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     told = forecast.sentence([work] * 100, [work, unknown], [work] * 6, device, jobs=2)
     assert told == (
         "regbench: 100 trainings, about 4 min, 2 suites of attacks, at most 5 s (3 attacks of"
-        " unknown cost left out), and 6 diagnoses, about 15 s: 2 at a time on the CPU"
+        " unknown cost left out), and 6 diagnoses, about 15 s of arithmetic: 2 at a time on the CPU"
     )
     long = forecast.sentence([work] * 100_000, [], [], device, jobs=1)
     assert "about 6 days" in long

@@ -495,3 +495,29 @@ def test_readme_shows_the_reports_own_table(experiment):
     table = (root / f"reports/{experiment}/accuracy.md").read_text()
     shown = (root / "README.md").read_text()
     assert f"<!-- reports/{experiment}/accuracy.md -->\n{table}<!-- end -->" in shown
+
+
+SAT_R3 = {
+    "weight": 1, "tau": 0.4, "alpha": 0.01, "epsilon_low": 0.1, "epsilon_high": 0.3,
+    "projected": False,
+}  # fmt: skip
+LENGTHS = [
+    ("regularizers.sat_r2", {"weight": 25, "alpha": 2, "projected": False}, "'alpha'"),
+    ("regularizers.sat_r3", {**SAT_R3, "epsilon_high": 8}, "'epsilon_high'"),
+    ("regularizers.pgd_at", {"steps": 2, "step_size": 2}, "'step_size'"),
+    ("regularizers.trades", {"weight": 1, "steps": 2, "step_size": 2}, "'step_size'"),
+    ("attacks.pgd", {"epsilon": 0.1, "steps": 5, "step_size": 2}, "'step_size'"),
+    ("attacks.rfgsm", {"epsilon": 0.1, "alpha": 8}, "'alpha'"),
+]
+
+
+@pytest.mark.parametrize(("member", "arguments", "name"), LENGTHS)
+def test_a_length_in_255ths_is_told_how_to_be_written(member, arguments, name):
+    with pytest.raises(UserError, match=rf"{name}: a length must lie in \[0, 1\]; .* write \d/255"):
+        members.build(f"regbench.{member}", arguments)
+
+
+def test_radii_the_wrong_way_round_are_one_line():
+    wrong = {**SAT_R3, "epsilon_low": 0.3, "epsilon_high": 0.1}
+    with pytest.raises(UserError, match=r"sat_r3: epsilon_low must be at most .* 0.1, got 0.3$"):
+        members.build("regbench.regularizers.sat_r3", wrong)

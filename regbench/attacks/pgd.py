@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from regbench.ascent import (
@@ -18,6 +18,7 @@ from regbench.ascent import (
 )
 from regbench.attacks import Attack
 from regbench.core.validation import right
+from regbench.lengths import StepSize
 
 __all__ = ["PGD"]
 
@@ -41,7 +42,7 @@ class PGD(Attack):
     """
 
     steps: PositiveInt
-    step_size: PositiveFloat | None = None
+    step_size: StepSize | None = None
     start_radius: Annotated[float, Field(ge=0, le=1)] = 1.0
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     early_stop: bool = False

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from regbench.ascent import climb, clip, cross_entropy, input_gradient, normal
 from regbench.attacks import Attack
+from regbench.lengths import StepSize
 
 __all__ = ["RFGSM"]
 
@@ -20,7 +20,7 @@ class RFGSM(Attack):
         alpha: α, length of the random step, L∞, below ε.
     """
 
-    alpha: PositiveFloat
+    alpha: StepSize
 
     def __post_init__(self) -> None:
         """Refuse a random step that is longer than the radius."""

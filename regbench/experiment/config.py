@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from regbench.errors import UserError
+from regbench.lengths import in_pixels
 
 FRACTION = r"^\s*\d+(\.\d+)?\s*/\s*\d+(\.\d+)?\s*$"
 EXPONENT = r"^\d+(\.\d+)?[eE][+-]?\d+$"
@@ -64,8 +65,7 @@ def canonical(name: str, value: Any) -> Any:
 
 def _radius(value: float) -> float:
     if not 0 <= value <= 1:
-        hint = f"; for images in [0, 1] write {value:g}/255" if value <= 255 else ""
-        raise ValueError(f"ε must lie in [0, 1], got {value:g}{hint}")
+        raise ValueError(f"ε must lie in [0, 1], got {value:g}{in_pixels(value)}")
     return value
 
 

@@ -314,5 +314,6 @@ def _cost(rule: Declared, hyperparameters: dict[str, Any], batch_size: int) -> f
     except Exception as error:  # it is the user's own function
         raise UserError(
             f"rules/regularizers/{rule.name}.smk: its cost cannot be computed from"
-            f" {hyperparameters}: {type(error).__name__}: {error}"
+            f" {hyperparameters}: {type(error).__name__}: {error}; is one of these of the wrong"
+            " kind in the config, or the cost wrong in the rule?"
         ) from error

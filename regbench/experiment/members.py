@@ -106,6 +106,8 @@ def check_values(reference: str, member: Any, arguments: dict[str, Any]) -> None
 
 def _wrong_value(reference: str, name: str, error: ErrorDetails) -> UserError:
     told = error["msg"].removeprefix("Value error, ")
+    if not name:  # of several together, and its own words say what came
+        return UserError(f"{reference}: {told}")
     return UserError(f"{reference}: '{name}': {told}, got {error['input']!r}")
 
 

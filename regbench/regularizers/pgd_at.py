@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from regbench.ascent import cross_entropy, sign_ascent
+from regbench.lengths import StepSize
 from regbench.step import Objective, Step
 
 __all__ = ["PGDAT"]
@@ -20,7 +21,7 @@ class PGDAT:
     """
 
     steps: PositiveInt
-    step_size: PositiveFloat
+    step_size: StepSize
 
     def __call__(self, step: Step) -> Objective:
         """Return the objective of one step."""

@@ -7,6 +7,7 @@ from pydantic import NonNegativeFloat
 from torch.nn import functional as F
 
 from regbench.ascent import clip, cross_entropy
+from regbench.lengths import Radius
 from regbench.step import Objective, Step
 
 __all__ = ["SATR3"]
@@ -31,10 +32,18 @@ class SATR3:
 
     weight: NonNegativeFloat
     tau: NonNegativeFloat
-    alpha: NonNegativeFloat
-    epsilon_low: NonNegativeFloat
-    epsilon_high: NonNegativeFloat
+    alpha: Radius
+    epsilon_low: Radius
+    epsilon_high: Radius
     projected: bool
+
+    def __post_init__(self) -> None:
+        """Refuse radii the wrong way round."""
+        if self.epsilon_low > self.epsilon_high:
+            raise ValueError(
+                f"epsilon_low must be at most epsilon_high = {self.epsilon_high:g}, got"
+                f" {self.epsilon_low:g}"
+            )
 
     def __call__(self, step: Step) -> Objective:
         """Return the objective of one step."""

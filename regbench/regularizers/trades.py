@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from regbench.ascent import cross_entropy, sign_ascent
+from regbench.lengths import StepSize
 from regbench.step import Objective, Step
 
 __all__ = ["TRADES"]
@@ -24,7 +25,7 @@ class TRADES:
 
     weight: NonNegativeFloat
     steps: PositiveInt
-    step_size: PositiveFloat
+    step_size: StepSize
 
     def __call__(self, step: Step) -> Objective:
         """Return the objective of one step."""

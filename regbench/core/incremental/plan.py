@@ -89,14 +89,18 @@ def _local(module: fx.GraphModule, node: fx.Node) -> Local | None:
         return None
     if node.op == "call_module":
         return Local.of(module.get_submodule(str(node.target)))
-    return Local.of(_layer(module, node)) if node.target in POOLINGS else None
+    pooling = _pooling(module, node)
+    return None if pooling is None else Local.of(pooling)
 
 
-def _layer(module: fx.GraphModule, node: fx.Node) -> nn.Module:
-    """Return the pooling that `node` calls as a function."""
+def _pooling(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """Return the layer that `node` calls as a function; none, if it is no pooling."""
+    if node.target not in POOLINGS:
+        return None
     told = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
-    settings = {} if told is None else dict(told.kwargs)
-    del settings["input"]
+    if told is None:
+        return None
+    settings = {name: value for name, value in told.kwargs.items() if name != "input"}
     # a function that is given no stride says [], a layer None
     return tune(POOLINGS[node.target](**{**settings, "stride": settings["stride"] or None}))
 
