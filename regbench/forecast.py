@@ -1,8 +1,8 @@
 """What a run will cost, told before its first job: trainings, attacks, diagnoses, and rough hours.
 
-FLOPs are counted by torch's own counter, the rate is measured here in seconds. Of arithmetic attacks
-cost at most what is said: an image that is fooled early costs less. What each call costs besides is
-not counted: a small network on few images may take many times as long.
+FLOPs are counted by torch's own counter, the rate is measured here in seconds. Of arithmetic,
+attacks cost at most what is said: an image that is fooled early costs less. What each call costs
+besides is not counted: a small network on few images may take many times as long.
 """
 
 import argparse
