@@ -71,6 +71,13 @@ def file(request, tmp_path):
     return tmp_path / request.param, read
 
 
+def test_a_file_that_is_not_there_is_not_called_damaged(file):
+    path, read = file
+    path.unlink()
+    with pytest.raises(UserError, match=r"' is not there; run snakemake"):
+        read(path)
+
+
 def same(one: object, other: object) -> bool:
     if isinstance(one, torch.Tensor):
         return one.equal(other)

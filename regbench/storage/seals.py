@@ -23,7 +23,10 @@ class DamagedError(UserError):
 
     def __init__(self, path: Path, what: object) -> None:
         self.what = " ".join(str(what).split())
-        super().__init__(f"'{path}' is damaged ({self.what}); delete it and run snakemake again")
+        told = f"'{path}' is damaged ({self.what}); delete it and run snakemake again"
+        if not path.exists():
+            told = f"'{path}' is not there; run snakemake, or the stage that makes it"
+        super().__init__(told)
 
 
 def seal(about: dict[str, Any], content: str = "") -> dict[str, Any]:
