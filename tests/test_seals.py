@@ -74,7 +74,7 @@ def file(request, tmp_path):
 def test_a_file_that_is_not_there_is_not_called_damaged(file):
     path, read = file
     path.unlink()
-    with pytest.raises(UserError, match=r"' is not there; run snakemake"):
+    with pytest.raises(UserError, match=r"' is missing; run snakemake to make it$"):
         read(path)
 
 

@@ -23,10 +23,7 @@ class DamagedError(UserError):
 
     def __init__(self, path: Path, what: object) -> None:
         self.what = " ".join(str(what).split())
-        told = f"'{path}' is damaged ({self.what}); delete it and run snakemake again"
-        if not path.exists():
-            told = f"'{path}' is not there; run snakemake, or the stage that makes it"
-        super().__init__(told)
+        super().__init__(f"'{path}' is damaged ({self.what}); delete it and run snakemake again")
 
 
 def seal(about: dict[str, Any], content: str = "") -> dict[str, Any]:
