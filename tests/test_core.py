@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regbench.ascent import cross_entropy, input_gradient, logits
 from regbench.core.kernels.plain import to_image
 from regbench.core.layers import HalvingMaxPool2d, ImageConv2d, LargeLinear, tune
-from regbench.core.layers.image import FEW_IMAGES
+from regbench.core.layers.image import FEW_IMAGES, FloatConv2d
 from regbench.core.precision import PRECISIONS
 from regbench.experiment import members
 from regbench.experiment.config import Training
@@ -86,19 +86,22 @@ def test_the_first_layer_can_be_differentiated_twice(count):
     assert torch.autograd.gradgradcheck(tuned, x)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(5, 2, 3), nn.Conv2d(2, 2, 3, groups=2)])
+def test_convolutions_of_no_image_are_left_alone(layer):
+    assert type(tune(layer)) is nn.Conv2d
+
+
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(5, 2, 3),
         nn.Conv2d(1, 2, 3, stride=2),
         nn.Conv2d(1, 2, 3, dilation=2),
-        nn.Conv2d(2, 2, 3, groups=2),
         nn.Conv2d(1, 2, 3, padding="same"),
         nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"),
     ],
 )
-def test_other_convolutions_are_left_alone(layer):
-    assert type(tune(layer)) is nn.Conv2d
+def test_other_convolutions_of_an_image_only_stay_in_float32(layer):
+    assert type(tune(layer)) is FloatConv2d
 
 
 def large_linears() -> tuple[nn.Module, nn.Module]:
