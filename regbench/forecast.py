@@ -26,8 +26,9 @@ from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError, program
 from regbench.evaluation.diagnosis import diagnose
 from regbench.evaluation.gallery import gallery
+from regbench.experiment.beyond import beyond
 from regbench.experiment.cards import DataCard, DiagnosisCard, ModelCard, RunCard, SuiteCard
-from regbench.experiment.manifest import Manifest
+from regbench.experiment.manifest import Manifest, Run
 from regbench.experiment.members import build
 from regbench.experiment.sizes import size
 from regbench.prepare import Split
@@ -59,7 +60,6 @@ class Work(NamedTuple):
 
 def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
     """Return the work of each training whose weights are among `targets`."""
-    runs = {run.folder: run for run in (*manifest.sources, *manifest.runs)}
     return [
         Work(
             run.card.model,
@@ -67,9 +67,13 @@ def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
             _training(run.card, run.cost),
             precision=run.card.training.precision,
         )
-        for run in runs.values()
-        if f"{run.folder}/best.safetensors" in targets
+        for run in _trained_now(manifest, targets)
     ]
+
+
+def _trained_now(manifest: Manifest, targets: set[str]) -> list[Run]:
+    runs = {run.folder: run for run in (*manifest.sources, *manifest.runs)}
+    return [run for run in runs.values() if f"{run.folder}/best.safetensors" in targets]
 
 
 def attacks(manifest: Manifest, targets: set[str]) -> list[Work]:
@@ -263,6 +267,8 @@ def main() -> None:
         print(f"regbench: the cost is not known before the data are here ({error})")
         return
     print(sentence(trained, judged, diagnosed, device, arguments.jobs))
+    for line in beyond(_trained_now(manifest, targets)):
+        print(f"regbench: note: {line}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from regbench.errors import UserError
 from regbench.evaluation.diagnosis import diagnose
 from regbench.evaluation.gallery import gallery
 from regbench.experiment import members
+from regbench.experiment.beyond import beyond
 from regbench.experiment.cards import (
     AttackCard,
     DataCard,
@@ -328,6 +329,18 @@ def test_the_forecast_adds_up_and_leaves_the_unknown_out(monkeypatch):
     assert "about 4 min" in shared
     assert shared.endswith(": on 2 × H100")
     assert "config/mnist.yaml costs less" in long
+
+
+def test_lengths_beyond_the_radius_are_told_and_no_others():
+    lengths = {"alpha": 0.01, "epsilon_low": 0.1, "epsilon_high": 0.3}
+    loss = RegularizerCard(
+        loss="regbench.regularizers.sat_r3:SATR3",
+        hyperparameters={"weight": 1, "tau": 0.4, "projected": False, **lengths},
+    )
+    card = run_card(MNIST, "lenet_plus").model_copy(update={"regularizer": loss})
+    assert beyond(manifest(card).runs) == []
+    (told,) = beyond(manifest(card.model_copy(update={"epsilon": 0.1})).runs)
+    assert told == "r on d is trained with epsilon_high = 0.3, more than ε = 0.1"
 
 
 @pytest.mark.parametrize(
