@@ -16,7 +16,7 @@ def _within_an_image(value: float) -> float:
     return value
 
 
-Radius = Annotated[NonNegativeFloat, AfterValidator(_within_an_image)]
+Length = Annotated[NonNegativeFloat, AfterValidator(_within_an_image)]
 """L∞, 0 to 1."""
 
 StepSize = Annotated[PositiveFloat, AfterValidator(_within_an_image)]

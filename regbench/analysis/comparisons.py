@@ -245,8 +245,8 @@ def strongest(rows: Rows) -> dict[str, str]:
     """
     told = unswept(rows.evaluations)
     told = told[told["source"].isna() & (told["member"] != CLEAN)]
-    radius = rows.runs.groupby("dataset", observed=True)["epsilon"].first()
-    own = told["dataset"].astype(str).map({str(name): one for name, one in radius.items()})
+    radius = rows.runs.groupby("dataset", observed=True)["epsilon"].first().to_dict()
+    own = told["dataset"].astype(object).map(radius)
     told = told[(told["epsilon"] - own).abs() < TOLERANCE]
     told = widest(told)
     told = told[told["status"] == "ok"]

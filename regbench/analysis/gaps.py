@@ -50,11 +50,8 @@ def _gap(correct: pd.DataFrame, label: str, pair: tuple[str, str]) -> pd.Series:
         for name in pair
     )
     per_seed = [*CELL, "seed"]
-    seeds = pd.concat(
-        [one.groupby(per_seed, observed=True).size().astype(bool) for one in (first, second)],
-        axis=1,
-    )
-    alike = seeds.notna().all(axis=1).groupby(CELL, observed=True).all()
+    judged = [one.groupby(per_seed, observed=True).size() for one in (first, second)]
+    alike = pd.concat(judged, axis=1).notna().all(axis=1).groupby(CELL, observed=True).all()
     both = (first - second).dropna().groupby(per_seed, observed=True).mean()
     points = 100 * both.groupby(CELL, observed=True).mean()
     shown = points.map("{:.1f}".format).reindex(alike.index).where(alike)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from regbench.analysis.known import Judged, Known
 from regbench.errors import UserError
 from regbench.experiment.manifest import Manifest, Run
-from regbench.storage.seals import DamagedError, digest_of, read_record, read_table
+from regbench.storage.seals import DamagedError, MissingError, digest_of, read_record, read_table
 
 UNTOLD = ("shape", "classes")
 """Of run.json, what the network needs to be built anew; of a data set it is always the same."""
@@ -122,6 +122,6 @@ def _curve(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except FileNotFoundError as error:
-        raise UserError(f"'{path}' is missing; run snakemake to make it") from error
+        raise MissingError(path) from error
     except Exception as error:
         raise UserError(f"'{path}' is broken ({error}); delete it and run snakemake") from error

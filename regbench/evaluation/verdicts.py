@@ -2,8 +2,6 @@
 
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -145,11 +143,9 @@ class _Match:
         """
         x, y = self._images.x[rows], self._images.y[rows]
         with crafting(x.device):
-            proposal = self._attack(self._source, x.clone(), y.clone(), self._generator)
-        with _named(self._attack):
-            proposed, by = _parted(proposal)
-            numbers = _numbers(proposed, x)
-        x_adv = project(numbers, x, self._attack.epsilon)
+            answer = self._attack(self._source, x.clone(), y.clone(), self._generator)
+        proposed, by = _parted(self._attack, answer)
+        x_adv = project(_numbers(self._attack, proposed, x), x, self._attack.epsilon)
         now = self._seen(x_adv, y, x)
         fooled = (~now["correct"]).nonzero().squeeze(1)
         for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
@@ -175,38 +171,33 @@ class _Match:
         }
 
 
-@contextmanager
-def _named(attack: Attack) -> Iterator[None]:
-    """Tell which attack it is whose answer is none."""
-    try:
-        yield
-    except ValueError as error:
-        kind = type(attack)
-        raise UserError(f"'{kind.__module__}:{kind.__qualname__}' returned {error}") from error
-
-
-def _parted(proposal: object) -> Proposal:
+def _parted(attack: Attack, answer: object) -> Proposal:
     """Return the images, and who fooled the model: nobody known, if the attack is no ensemble."""
-    if isinstance(proposal, Tensor):
-        proposal = Proposal(proposal, [None] * len(proposal))
-    if not isinstance(proposal, Proposal):
-        raise ValueError(f"{type(proposal).__name__}, expected a tensor of images, or a Proposal")
-    return proposal._replace(x_adv=proposal.x_adv.detach())
+    if isinstance(answer, Tensor):
+        answer = Proposal(answer, [None] * len(answer))
+    if not isinstance(answer, Proposal):
+        kind = type(answer).__name__
+        raise _no_answer(attack, f"{kind}, expected a tensor of images, or a Proposal")
+    return answer._replace(x_adv=answer.x_adv.detach())
 
 
-def _numbers(proposed: Tensor, x: Tensor) -> Tensor:
+def _numbers(attack: Attack, proposed: Tensor, x: Tensor) -> Tensor:
     """Return the proposed images, the images themselves where that is no number, and say so."""
     if proposed.shape != x.shape:
-        raise ValueError(
-            f"images of shape {tuple(proposed.shape)}, expected those that it was given,"
-            f" {tuple(x.shape)}"
-        )
+        given = f"images of shape {tuple(proposed.shape)}"
+        raise _no_answer(attack, f"{given}, expected those that it was given, {tuple(x.shape)}")
     lost = proposed.isnan()
     if lost.all():
-        raise ValueError(f"no number at all for {len(x)} images, expected pixels in [0, 1]")
+        told = f"no number at all for {len(x)} images, expected pixels in [0, 1]"
+        raise _no_answer(attack, told)
     if lost.any():
         warnings.warn("pixels that are no number were taken for unchanged ones", RuntimeWarning, 2)
     return torch.where(lost, x, proposed)
+
+
+def _no_answer(attack: Attack, told: str) -> UserError:
+    kind = type(attack)
+    return UserError(f"'{kind.__module__}:{kind.__qualname__}' returned {told}")
 
 
 def _keep_worst(state: dict[str, Tensor], rows: Tensor, now: dict[str, Tensor]) -> None:

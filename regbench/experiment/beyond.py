@@ -5,9 +5,7 @@ from typing import get_type_hints
 
 from regbench.experiment.manifest import Run
 from regbench.experiment.members import load
-from regbench.lengths import Radius, StepSize
-
-TOLERANCE = 1e-9
+from regbench.lengths import Length, StepSize
 
 
 def beyond(runs: Iterable[Run]) -> list[str]:
@@ -30,5 +28,5 @@ def _lengths(run: Run) -> list[str]:
     return [
         f"{name} = {value:.4g}"
         for name, value in loss.hyperparameters.items()
-        if kinds.get(name) in (Radius, StepSize) and value > run.card.epsilon + TOLERANCE
+        if kinds.get(name) in (Length, StepSize) and value > run.card.epsilon
     ]

@@ -5,6 +5,7 @@ SUITE-KEY.parquet, diagnostics-KEY.parquet and gallery-KEY.parquet. KEY is the h
 experiments share the cells they agree on.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -131,9 +132,11 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         runs += cells
         sources += crafted_on.values()
     refuse_twins(runs)
-    for task in {(run.dataset, run.model) for run in runs}:
-        of_task = [run for run in runs if (run.dataset, run.model) == task]
-        refuse_equal_labels("the regularizers", {run.regularizer: run.label for run in of_task})
+    labels: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for run in runs:
+        labels[run.dataset, run.model][run.regularizer] = run.label
+    for of_task in labels.values():
+        refuse_equal_labels("the regularizers", of_task)
     refuse_unknown_gap(experiment, attacks)
     return Manifest(
         experiment=experiment.experiment,

@@ -81,6 +81,16 @@ def footnote(figure: Figure, lines: list[str]) -> None:
     figure.text(0.01, -0.02, "\n".join(few), va="top", fontsize="small")
 
 
+def labelled(row: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
+    """Return what the panels show, and its names, each once: one may lack what another has."""
+    shown = {
+        name: artist
+        for axes in row
+        for artist, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    return list(shown.values()), list(shown)
+
+
 def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
     """Put the legend of all panels to the right of the figure."""
     figure.legend(handles, labels, loc="outside right center", frameon=False)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows, over_seeds, results
 from regbench.experiment.suites import SYMBOLS
-from regbench.figures import legend, nothing_to_show, reach, side_by_side, styles, task
+from regbench.figures import labelled, legend, nothing_to_show, reach, side_by_side, styles, task
 
 __all__ = ["accuracy_over_sweeps"]
 
@@ -37,7 +37,7 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
         else:
             told += f", ε = {part['epsilon'].iloc[0]:.4g}"
         axes.set_title(f"{name}: {family}\n{told}", fontsize="medium")
-    legend(figure, *row[0].get_legend_handles_labels())
+    legend(figure, *labelled(row))
     return figure
 
 

@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows
-from regbench.figures import legend, nothing_to_show, plain_decades, side_by_side, styles, task
+from regbench.figures import (
+    labelled,
+    legend,
+    nothing_to_show,
+    plain_decades,
+    side_by_side,
+    styles,
+    task,
+)
 
 __all__ = ["loss_along_fgsm"]
 
@@ -29,8 +37,7 @@ def loss_along_fgsm(rows: Rows) -> Figure:
         _draw(axes, part, styles(table))
         axes.set(title=name, xlabel="radius along FGSM's direction")
     row[0].set_ylabel("mean cross entropy (nats)")
-    handles = {name: one for one, name in zip(*row[0].get_legend_handles_labels(), strict=True)}
-    legend(figure, list(handles.values()), list(handles))
+    legend(figure, *labelled(row))
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.analysis.costs import REFERENCE
 from regbench.analysis.rows import Rows, over_seeds, results, unswept, widest
-from regbench.figures import colours, legend, markers, reach, side_by_side, task
+from regbench.figures import colours, labelled, legend, markers, reach, side_by_side, task
 
 __all__ = ["robustness_against_cost"]
 
@@ -36,10 +36,7 @@ def robustness_against_cost(rows: Rows) -> Figure:
         axes.set(xlim=(0.8, 1.3 * means["cost"].max()), ylim=(-3, 103))
     row[0].set_ylabel("accuracy under attack (%)")
     figure.supxlabel("passes per image and step (forward and backward: 1)", fontsize="medium")
-    drawn = [axes.get_legend_handles_labels() for axes in row]
-    # of all panels: one may lack what another has
-    handles = {name: one for part in drawn for one, name in zip(*part, strict=True)}
-    legend(figure, list(handles.values()), list(handles))
+    legend(figure, *labelled(row))
     return figure
 
 

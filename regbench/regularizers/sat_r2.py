@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeFloat
 
 from regbench.ascent import climb, clip, cross_entropy
-from regbench.lengths import Radius
+from regbench.lengths import Length
 from regbench.step import Objective, Step
 
 __all__ = ["SATR2"]
@@ -27,7 +27,7 @@ class SATR2:
     """
 
     weight: NonNegativeFloat
-    alpha: Radius
+    alpha: Length
     projected: bool
 
     def __call__(self, step: Step) -> Objective:

@@ -7,7 +7,7 @@ from pydantic import NonNegativeFloat
 from torch.nn import functional as F
 
 from regbench.ascent import clip, cross_entropy
-from regbench.lengths import Radius
+from regbench.lengths import Length
 from regbench.step import Objective, Step
 
 __all__ = ["SATR3"]
@@ -32,9 +32,9 @@ class SATR3:
 
     weight: NonNegativeFloat
     tau: NonNegativeFloat
-    alpha: Radius
-    epsilon_low: Radius
-    epsilon_high: Radius
+    alpha: Length
+    epsilon_low: Length
+    epsilon_high: Length
     projected: bool
 
     def __post_init__(self) -> None:

@@ -26,6 +26,13 @@ class DamagedError(UserError):
         super().__init__(f"'{path}' is damaged ({self.what}); delete it and run snakemake again")
 
 
+class MissingError(UserError):
+    """A file is not there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"'{path}' is missing; run snakemake to make it")
+
+
 def seal(about: dict[str, Any], content: str = "") -> dict[str, Any]:
     """Return `about`, which is JSON, with a digest of itself and of `content`."""
     return {**about, SEAL: _digest(about, content)}
@@ -59,7 +66,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return unsealed(path, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise UserError(f"'{path}' is missing; run snakemake to make it") from error
+        raise MissingError(path) from error
     except (OSError, ValueError, AttributeError) as error:
         raise DamagedError(path, error) from error
 
@@ -85,7 +92,7 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         about = json.loads((rows.schema.metadata or {})[b"regbench"])
         content = _digest_of_rows(rows)
     except FileNotFoundError as error:
-        raise UserError(f"'{path}' is missing; run snakemake to make it") from error
+        raise MissingError(path) from error
     except KeyError as error:
         raise DamagedError(path, "it is no table of regbench") from error
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:

@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from regbench.errors import UserError
 from regbench.storage.drafts import draft_of
-from regbench.storage.seals import SEAL, DamagedError, seal, unsealed
+from regbench.storage.seals import SEAL, DamagedError, MissingError, seal, unsealed
 
 
 def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -47,7 +46,7 @@ class Tensors:
             self._file = cast("Any", safe_open(path, framework="pt"))
             told = json.loads((self._file.metadata() or {}).get("regbench", "{}"))
         except FileNotFoundError as error:
-            raise UserError(f"'{path}' is missing; run snakemake to make it") from error
+            raise MissingError(path) from error
         except Exception as error:  # safetensors has an error of its own
             raise DamagedError(path, error) from error
         unsealed(path, told)
