@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 
 from regbench.analysis.beside import OURS
@@ -37,9 +37,8 @@ from regbench.analysis.unfinished import unfinished
 from regbench.errors import UserError, program
 from regbench.experiment.manifest import Manifest
 from regbench.experiment.members import source
-from regbench.report import pagetables
+from regbench.report import sections
 from regbench.report.origins import Remaking, traced
-from regbench.report.summary import origins, reading
 from regbench.storage.drafts import draft_of
 from regbench.tables import options
 
@@ -79,35 +78,28 @@ def page(
     numbers, trained = traced(rows, doubted), judged(rows)
     means = bounded(over_seeds(numbers), intervals(trained))
     compared = comparisons(trained, references, margin)
-    environment = Environment(
-        loader=PackageLoader("regbench.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["marked"] = _marked
-    return environment.get_template("page.html").render(
+    return _template().render(
         experiment=folder.name,
         datasets=", ".join(numbers["dataset"].astype(str).unique()),
         size=_size(rows),
         lacking=lacking,
-        reading=reading(numbers).split("\n\n"),
-        origins=_dated(origins(rows)),
+        reading=sections.reading.reading(numbers).split("\n\n"),
+        origins=_dated(sections.machines.machines(rows)),
         command=remaking.whole() if remaking else "",
-        accuracies=pagetables.accuracies(
+        accuracies=sections.reading.sheets(
             means, numbers, gaps(rows, gap), doubted, masked, remaking
         ),
         findings=[
-            pagetables.panel(masked),
-            pagetables.comparisons(compared, rows),
-            pagetables.costs(costs(rows)),
+            sections.verdicts.sheet(masked),
+            sections.differences.sheet(compared, rows),
+            sections.costs.sheet(costs(rows)),
         ],
         tables=[
-            pagetables.results(numbers, remaking),
-            pagetables.published(known, means, margin),
-            pagetables.ranking(known, means),
-            pagetables.doubts(doubted, numbers, rows),
-            pagetables.failures(numbers),
+            sections.results.sheet(numbers, remaking),
+            sections.published.sheet(known, means, margin),
+            sections.published.ranking(known, means),
+            sections.doubts.sheet(doubted, numbers, rows),
+            sections.failures.sheet(numbers),
         ],
         ours=OURS,
         figures=_figures(folder / "figures"),
@@ -115,6 +107,17 @@ def page(
             "text/javascript", files("itables").joinpath("html/dt_bundle.js").read_bytes()
         ),
     )
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("regbench.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["marked"] = _marked
+    return environment.get_template("page.html")
 
 
 def _size(rows: Rows) -> str:

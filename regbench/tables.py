@@ -17,118 +17,22 @@ from regbench.analysis.comparisons import (
     references_of,
 )
 from regbench.analysis.costs import costs
-from regbench.analysis.doubts import NONE, doubts, flags
+from regbench.analysis.doubts import doubts, flags
 from regbench.analysis.gaps import NONE as NO_GAPS
-from regbench.analysis.gaps import Gaps, gaps
-from regbench.analysis.masking import NEEDED, panel
-from regbench.analysis.masking import NONE as NOT_JUDGED
+from regbench.analysis.gaps import gaps
+from regbench.analysis.masking import panel
 from regbench.analysis.published import load as load_published
-from regbench.analysis.rows import CELL, UNTRAINED, labels, load, over_seeds, results, unswept
+from regbench.analysis.rows import load, over_seeds, results
 from regbench.analysis.unfinished import unfinished
 from regbench.errors import program
 from regbench.experiment.manifest import Manifest
+from regbench.report.accuracy import accuracy, cells
 from regbench.report.latex import latex
-from regbench.report.summary import MARK, counted, markdown, summary
+from regbench.report.summary import summary
+from regbench.report.wording import markdown
 
 DIGITS = "%.10g"
 """Of numbers in .csv: as many as are the same on every machine."""
-
-
-def accuracy(
-    means: pd.DataFrame,
-    gaps: Gaps = NO_GAPS,
-    doubts: pd.DataFrame = NONE,
-    panel: pd.DataFrame = NOT_JUDGED,
-) -> dict[str, pd.DataFrame]:
-    """Return, for each data set, one row per method and one column per attack: `mean ± sd`, in %.
-
-    A number that is in doubt with any seed is marked by a dagger; one of fewer seeds than others of
-    its row says so. The points of a sweep are left to
-    the figures. Where any run was examined, the methods' verdicts are a column.
-
-    Args:
-        means: of `over_seeds`.
-        gaps: of `regbench.analysis.gaps.gaps`; a column of each data set that has one.
-        doubts: of `regbench.analysis.doubts.doubts`.
-        panel: of `regbench.analysis.masking.panel`.
-    """
-    told = verdicts(panel)
-    return {
-        dataset: _of_one_data_set(part, gaps.get(dataset), told)
-        for dataset, part in cells(means, doubts).items()
-    }
-
-
-def verdicts(panel: pd.DataFrame) -> dict[tuple[object, ...], str]:
-    """Return the verdicts on each cell's runs, by `CELL`; nothing if no run was examined.
-
-    Without diagnostics the best that a run can be called is unknown.
-    """
-    if panel[[*NEEDED]].isna().any(axis=1).all():
-        return {}
-    runs = panel.groupby(CELL, sort=False, observed=True)["verdict"]
-    return {key: counted(found) for key, found in runs}
-
-
-def cells(means: pd.DataFrame, doubts: pd.DataFrame = NONE) -> dict[str, pd.DataFrame]:
-    """Return, for each data set, what stands where in its table: `cell` as text, by `column`."""
-    return {
-        str(dataset): part.assign(column=labels(part), cell=_texts(part, doubts))
-        for dataset, part in unswept(means).groupby("dataset", observed=True)
-    }
-
-
-def _texts(means: pd.DataFrame, doubts: pd.DataFrame) -> list[str]:
-    judged = (means["seeds"] + means["failed"]).rename("judged")
-    trained = judged.groupby([means[name] for name in CELL], observed=True).transform("max")
-    told = zip(means.iterrows(), judged, trained, flags(means, doubts), strict=True)
-    return [
-        cell(row) + _fewer(some, every) + MARK * bool(flag) for (_, row), some, every, flag in told
-    ]
-
-
-def _fewer(judged: int, trained: int) -> str:
-    return "" if judged == trained else f" ({judged} of {trained} seeds)"
-
-
-def _of_one_data_set(
-    means: pd.DataFrame, gap: pd.Series | None, told: dict[tuple[object, ...], str]
-) -> pd.DataFrame:
-    attacks = means.sort_values("attack")["column"].unique()
-    table = means.pivot(index=CELL, columns="column", values="cell")[attacks].fillna("–")
-    if gap is not None:
-        table = table.join(gap).fillna({gap.name: "–"})
-    if told:
-        table["verdict"] = [told[key] for key in table.index]
-    # of the attack that the most seeds were judged by
-    most = means.sort_values("seeds", ascending=False, kind="stable")
-    whole = most.groupby(CELL, observed=True)
-    table["passes"] = whole["cost"].first().map("{:.2f}".format)
-    seconds = whole["train_seconds"].first().map("{:.0f}".format, na_action="ignore")
-    table["train (s)"] = seconds.astype(object).fillna("–")
-    counts = ["seeds", "broken", "untrained"]
-    table["seeds"] = whole[counts].max().apply(_seeds, axis=1)
-    return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
-
-
-def _seeds(row: pd.Series) -> str:
-    failed = {"failed": row["broken"] - row["untrained"], UNTRAINED: row["untrained"]}
-    told = ", ".join(f"{count} {how}" for how, count in failed.items() if count)
-    return f"{row['seeds']} ({told})" if told else str(row["seeds"])
-
-
-def cell(row: pd.Series) -> str:
-    """Return `51.8 ± 0.9`, and of how many seeds there is none and why."""
-    if row["failed"] == 0:
-        return percent(row["mean"], row["sd"])
-    if row["seeds"] == 0:
-        return str(row["failure"])
-    return f"{percent(row['mean'], row['sd'])} ({row['failed']} {row['failure']})"
-
-
-def percent(mean: float, sd: float) -> str:
-    """Return `51.8 ± 0.9`, both in percent; without a spread, the mean alone."""
-    return f"{100 * mean:.1f}" if pd.isna(sd) else f"{100 * mean:.1f} ± {100 * sd:.1f}"
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from regbench.analysis.comparisons import (
 )
 from regbench.analysis.rows import Rows, load
 from regbench.errors import UserError
-from regbench.report.summary import differences
+from regbench.report.sections import differences
 
 REPORTS = Path(__file__).parents[1] / "reports"
 METHODS = {"natural": "natural", "fgsm_at": "FGSM-AT", "pgd_at": "PGD-AT", "mine": "mine"}
@@ -343,16 +343,16 @@ def test_references_are_those_chosen_or_those_that_there_are(demo):
 
 def test_the_page_tells_what_a_p_and_an_interval_are_of(demo):
     table = comparisons(judged(demo), REFERENCES, 0.02)
-    page = differences(table, demo)
+    page = differences.section(table, demo)
     assert "within a margin of ± 2 points" in page
     assert "Holm-corrected over 54 comparisons" in page
     assert page.count("| AutoAttack |") == 9
     assert "One seed" not in page
     one = demo._replace(verdicts=demo.verdicts[demo.verdicts["seed"] == 0])
-    page = differences(comparisons(judged(one), REFERENCES), one)
+    page = differences.section(comparisons(judged(one), REFERENCES), one)
     assert page.count("(one seed)") == 9
     assert "One seed: the interval is over images alone" in page
-    assert differences(table.iloc[:0], demo).startswith("There is no reference")
+    assert differences.section(table.iloc[:0], demo).startswith("There is no reference")
 
 
 def test_the_stage_writes_them_with_the_configs_references_and_margin(tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ from regbench import tables
 from regbench.analysis.doubts import COLUMNS, RULES, doubts, flags, silent
 from regbench.analysis.rows import Rows, load, over_seeds, results
 from regbench.analysis.soundness import LEVEL
+from regbench.report.accuracy import accuracy, cells
 from regbench.report.latex import latex
 from regbench.report.summary import summary
 from regbench.storage.seals import write_table
-from regbench.tables import accuracy, cells
 
 REPORTS = Path(__file__).parents[1] / "reports"
 CELL = {"dataset": "digits", "model": "net", "regularizer": "fgsm_at", "method": "FGSM-AT"}

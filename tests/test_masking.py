@@ -26,7 +26,7 @@ from regbench.models.small_cnn import SmallCNN
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.regularizers.pgd_at import PGDAT
-from regbench.report.summary import judged
+from regbench.report.sections import verdicts
 from regbench.training.loop import fit
 
 CELL = {"dataset": "digits", "model": "net", "regularizer": "fgsm_at", "method": "FGSM-AT"}
@@ -306,12 +306,12 @@ def test_a_run_that_nothing_was_asked_of_has_no_verdict():
 
 def test_the_page_shows_verdicts_and_the_rule():
     table = panel(rows(clean(), fgsm(90), pgd(1), diagnostics=measured()))
-    page = judged(table)
+    page = verdicts.section(table)
     assert "| pseudo-robust |" in page
     assert all(f"* *{name}*: {meaning}." in page for name, meaning, _ in VERDICTS)
     told = [f"* {one.name} ({one.bound}): {one.definition}." for one in (*BASE, *SIGNS)]
     assert all(line in page for line in told)
-    assert judged(table.iloc[:0]) == "Not judged."
+    assert verdicts.section(table.iloc[:0]) == "Not judged."
 
 
 # --- catastrophic overfitting ---------------------------------------------------------------------

@@ -26,12 +26,12 @@ from regbench.experiment.cards import DataCard, ModelCard, RegularizerCard, RunC
 from regbench.experiment.manifest import Manifest, Run
 from regbench.experiment.members import names
 from regbench.page import page
+from regbench.report.accuracy import accuracy
 from regbench.report.origins import Remaking, of_mean, of_one, traced
-from regbench.report.pagetables import panel as panel_sheet
+from regbench.report.sections import verdicts
+from regbench.report.sections.machines import machines
 from regbench.report.sheets import Cell
-from regbench.report.summary import origins
 from regbench.storage.provenance import provenance
-from regbench.tables import accuracy
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "reports/demo"
@@ -220,8 +220,8 @@ def test_a_doubt_and_a_failed_training_are_told(rows):
 
 def test_the_days_of_the_runs_are_told(rows):
     days = rows.runs["seed"].map({0: "2026-11-22", 1: "2026-11-23"})
-    assert origins(rows._replace(runs=rows.runs.assign(date="2026-11-22")))["date"] == "2026-11-22"
-    told = origins(rows._replace(runs=rows.runs.assign(date=days)))["date"]
+    assert machines(rows._replace(runs=rows.runs.assign(date="2026-11-22")))["date"] == "2026-11-22"
+    told = machines(rows._replace(runs=rows.runs.assign(date=days)))["date"]
     assert set(told.split(", ")) == {
         "2026-11-22 (6 runs)", "2026-11-23 (6 runs)", "not recorded (6 runs)",
     }  # fmt: skip
@@ -280,7 +280,7 @@ def test_verdicts_are_a_column_where_any_run_was_examined(rows, numbers, masked)
 
 
 def test_the_panel_has_every_quantity_that_was_found_and_names_the_others(masked):
-    sheet = panel_sheet(masked)
+    sheet = verdicts.sheet(masked)
     there = [one for one in (*BASE, *SIGNS) if masked[one.quantity].notna().any()]
     lost = [one for one in (*BASE, *SIGNS) if one not in there]
     assert there

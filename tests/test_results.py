@@ -27,10 +27,12 @@ from regbench.errors import UserError
 from regbench.experiment import members
 from regbench.figures import look, plain_decades, reach
 from regbench.page import page
+from regbench.report.accuracy import accuracy, cells
 from regbench.report.latex import latex
-from regbench.report.summary import reading, summary
+from regbench.report.sections.reading import reading
+from regbench.report.summary import summary
+from regbench.report.wording import percent
 from regbench.storage.seals import write_table
-from regbench.tables import accuracy, cells, percent
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["natural", "FGSM-AT"]

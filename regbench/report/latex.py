@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from regbench.analysis.comparisons import Cell
-from regbench.report.summary import MARK
+from regbench.report.accuracy import MARK
 
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta",
@@ -46,8 +46,8 @@ def latex(table: pd.DataFrame, cells: pd.DataFrame, bold: Set[Cell]) -> str:
     alone, and stands in a `table` with a caption, or anywhere.
 
     Args:
-        table: of `regbench.tables.accuracy`, one data set's.
-        cells: of `regbench.tables.cells`, those that the table shows.
+        table: of `regbench.report.accuracy.accuracy`, one data set's.
+        cells: of `regbench.report.accuracy.cells`, those that the table shows.
         bold: of `regbench.analysis.comparisons.leaders`.
     """
     once = [name for name in ("model", "seeds") if table[name].nunique() == 1]

@@ -12,7 +12,7 @@ from regbench.analysis.doubts import flags
 from regbench.analysis.rows import RUN, Rows, results
 from regbench.experiment.grid import run_folder
 from regbench.experiment.manifest import Manifest
-from regbench.tables import percent
+from regbench.report.wording import percent
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ import pandas as pd
 Place = tuple[int, str]
 """A row, from 0, and a column of a table."""
 
+RUN_AND_ATTACK = ["dataset", "model", "method", "seed", "attack"]
+"""Columns that name what a row is about."""
+
 NAMED = {
     "dataset", "model", "method", "against", "attack", "crafted on", "rule", "what should hold",
     "told", "what happened", "flags", "status", "verdict", "source",
