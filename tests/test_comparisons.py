@@ -19,16 +19,14 @@ from regbench.analysis.comparisons import (
     REFERENCES,
     Judged,
     comparisons,
-    interval,
     intervals,
     judged,
     leaders,
-    paired_test,
     references_of,
     strongest,
-    verdict,
 )
 from regbench.analysis.rows import Rows, load
+from regbench.analysis.statistics import interval, paired_test, verdict
 from regbench.errors import UserError
 from regbench.report.sections import differences
 
