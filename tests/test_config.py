@@ -12,11 +12,12 @@ import yaml
 from snakemake.utils import update_config
 
 from regbench.errors import UserError, did_you_mean
-from regbench.experiment.config import Experiment, number
+from regbench.experiment.config import Experiment
 from regbench.experiment.configfile import parse, read
 from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Declared
 from regbench.experiment.suites import resolve_suites
+from regbench.experiment.values import number
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = {ROOT / "config/published.yaml", ROOT / "config/leaderboard.yaml"}

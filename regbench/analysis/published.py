@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from regbench.errors import UserError
-from regbench.experiment.config import Count, Name, Radius, canonical
 from regbench.experiment.configfile import read
+from regbench.experiment.values import Count, Name, Radius, canonical
 
 Text = Annotated[str, Field(min_length=1)]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from regbench.analysis.known import Judged, Known
 from regbench.analysis.rows import ALWAYS, RUN, Rows, with_later
-from regbench.experiment.grid import run_folder
+from regbench.experiment import paths
 from regbench.storage.seals import read_table
 
 IDENTIFIED = {
@@ -57,7 +57,7 @@ def trainings(tables: Tables) -> dict[str, Known]:
 
 def _folder(run: tuple[Any, ...], record: pd.DataFrame) -> str:
     dataset, model, *_, seed = run
-    return run_folder(dataset, model, record["rule"].item(), f"{seed}-{record['card'].item()}")
+    return paths.run(dataset, model, record["rule"].item(), f"{seed}-{record['card'].item()}")
 
 
 def _known(run: tuple[Any, ...], parts: dict[str, Parts]) -> Known:

@@ -1,9 +1,4 @@
-"""The grid: what the config chooses of what the rules declare, as cells with card and path.
-
-Paths: results/DATASET/data-KEY.safetensors, results/DATASET/MODEL/RULE/SEED-KEY/ and, in there,
-SUITE-KEY.parquet, diagnostics-KEY.parquet and gallery-KEY.parquet. KEY is the hash of the card, so
-experiments share the cells they agree on.
-"""
+"""The grid: what the config chooses of what the rules declare, as cells with card and path."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from regbench.errors import UserError, did_you_mean
+from regbench.experiment import paths
 from regbench.experiment.cards import (
     DataCard,
     DiagnosisCard,
@@ -29,7 +25,6 @@ from regbench.experiment.config import (
     Regularizer,
     Source,
     Training,
-    canonical,
 )
 from regbench.experiment.manifest import AttackEntry, Declared, Manifest, Run
 from regbench.experiment.members import reference
@@ -41,9 +36,8 @@ from regbench.experiment.refusals import (
     refuse_unknown_references,
     telling,
 )
-from regbench.experiment.suites import DIAGNOSTICS, GALLERY, of_others, resolve_suites
-
-RESULTS = "results"
+from regbench.experiment.suites import of_others, resolve_suites
+from regbench.experiment.values import canonical
 
 PAPER_TRAINING = {
     "momentum": 0.9,
@@ -57,26 +51,6 @@ PAPER_TRAINING = {
     "compiled": False,
 }
 """arXiv:2002.00614's, for what no level of the config sets."""
-
-
-def data_path(dataset: str, key: str) -> str:
-    """Return where a prepared data set lies."""
-    return f"{RESULTS}/{dataset}/data-{key}.safetensors"
-
-
-def run_folder(dataset: str, model: str, rule: str, run: str) -> str:
-    """Return where a training's files lie; `run` is SEED-KEY."""
-    return f"{RESULTS}/{dataset}/{model}/{rule}/{run}"
-
-
-def diagnosis_path(folder: str, card: DiagnosisCard) -> str:
-    """Return where the diagnostics of the run in `folder` lie."""
-    return f"{folder}/{DIAGNOSTICS}-{card.key}.parquet"
-
-
-def gallery_path(folder: str, card: DiagnosisCard) -> str:
-    """Return where the images lie that its diagnosis keeps."""
-    return f"{folder}/{GALLERY}-{card.key}.parquet"
 
 
 @dataclass(frozen=True)
@@ -94,7 +68,7 @@ class _Task:
 
     @property
     def data_path(self) -> str:
-        return data_path(self.dataset, self.data_card.key)
+        return paths.data(self.dataset, self.data_card.key)
 
 
 def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
@@ -270,7 +244,7 @@ def _run(
         training=training,
         seed=seed,
     )
-    folder = run_folder(task.dataset, task.model, rule.name, f"{seed}-{card.key}")
+    folder = paths.run(task.dataset, task.model, rule.name, f"{seed}-{card.key}")
     return Run(
         dataset=task.dataset,
         model=task.model,
@@ -282,12 +256,12 @@ def _run(
         folder=folder,
         data=task.data_path,
         verdicts={
-            suite: f"{folder}/{suite}-{one.key}.parquet"
+            suite: paths.verdicts(folder, suite, one)
             for suite, one in of_others(task.suites, card).items()
         },
         card=card,
-        diagnosis=diagnosis_path(folder, task.diagnosis) if task.diagnosis else None,
-        gallery=gallery_path(folder, task.diagnosis) if task.diagnosis else None,
+        diagnosis=paths.diagnosis(folder, task.diagnosis) if task.diagnosis else None,
+        gallery=paths.gallery(folder, task.diagnosis) if task.diagnosis else None,
     )
 
 

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 from regbench.errors import UserError, did_you_mean
 from regbench.experiment.cards import AttackCard, RunCard, SuiteCard
-from regbench.experiment.config import Attack, Experiment, Suite, canonical
+from regbench.experiment.config import Attack, Experiment, Suite
 from regbench.experiment.manifest import AttackEntry, Run
 from regbench.experiment.members import reference
+from regbench.experiment.paths import DIAGNOSTICS, GALLERY
 from regbench.experiment.refusals import refuse_equal_labels, telling
+from regbench.experiment.values import canonical
 
 SYMBOLS = {"epsilon": "ε"}
-
-DIAGNOSTICS, GALLERY = "diagnostics", "gallery"
-"""What lies beside a run's suites, so that no suite can have these names."""
 
 
 def resolve_suites(

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 from regbench.check import STAMPS, claims, hold
 from regbench.errors import UserError, report
 from regbench.evaluation.pieces import part_of
-from regbench.experiment import launch
+from regbench.experiment import launch, paths
 from regbench.experiment.cards import DataCard, DiagnosisCard, SuiteCard
-from regbench.experiment.config import IDENTIFIER
 from regbench.experiment.configfile import parse, read
 from regbench.experiment.fingerprint import ATTACKING, DATA, DIAGNOSING, TRAINING, fingerprint
-from regbench.experiment.grid import data_path, resolve, run_folder
+from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Cost, Declared, Manifest, Run
 from regbench.experiment.members import names
 from regbench.experiment.rulefiles import Rule, hold_names
+from regbench.experiment.values import IDENTIFIER
 
 
 class Wildcards(Protocol):
@@ -119,7 +119,7 @@ class Bench:
     def run(self, wildcards: Wildcards) -> Run:
         """Return the cell that a rule's wildcards name."""
         w = wildcards
-        folder = run_folder(w.dataset, w.model, w.regularizer, w.run)
+        folder = paths.run(w.dataset, w.model, w.regularizer, w.run)
         if folder not in self._runs:
             sys.exit(report(UserError(f"'{folder}' is no cell of experiment '{self.name}'")))
         return self._runs[folder]
@@ -293,7 +293,7 @@ class Bench:
         return sorted(run.folder for run in self.manifest.sources if run.card.key in keys)
 
     def _data_card(self, wildcards: Wildcards) -> DataCard:
-        return self._data[data_path(wildcards.dataset, wildcards.key)]
+        return self._data[paths.data(wildcards.dataset, wildcards.key)]
 
     def _suite(self, wildcards: Wildcards) -> SuiteCard:
         return self.manifest.suites[self.run(wildcards).verdicts[wildcards.suite]]

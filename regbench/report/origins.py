@@ -10,7 +10,7 @@ import pandas as pd
 
 from regbench.analysis.doubts import flags
 from regbench.analysis.rows import RUN, Rows, results
-from regbench.experiment.grid import run_folder
+from regbench.experiment import paths
 from regbench.experiment.manifest import Manifest
 from regbench.report.wording import percent
 
@@ -67,7 +67,7 @@ def traced(rows: Rows, doubts: pd.DataFrame) -> pd.DataFrame:
     table = tidy.merge(suites, on=[*RUN, "attack"], validate="1:1")
     table = table.merge(runs, on=RUN, validate="m:1")
     folders = [
-        run_folder(row["dataset"], row["model"], row["rule"], f"{row['seed']}-{row['card']}")
+        paths.run(row["dataset"], row["model"], row["rule"], f"{row['seed']}-{row['card']}")
         for row in table.to_dict("records")
     ]
     return table.assign(run=folders)
