@@ -24,9 +24,9 @@ from autoattack import AutoAttack as Ensemble
 from plain import NETWORKS
 from record import add_place, write
 from safetensors.torch import load_file
+from structures import DEVICES
 from torch import Tensor, nn
 from torch.nn import functional as F
-from worker import DEVICES
 
 from regbench.attacks.autoattack import AutoAttack
 from regbench.core import device as devices

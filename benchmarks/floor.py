@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+from cases import SHAPES, Case, built
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from worker import SHAPES, Case, built
 
 from regbench.core.precision import PRECISIONS, products_in
 from regbench.step import Step

@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
+from cases import Case, add_case, built, case_of
 from record import add_place, write
-from worker import Case, Ours, add_case, at_once, built, case_of
+from structures import Ours, at_once
 
 from regbench.core import device as devices
 from regbench.core import kernels

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from cases import Case, add_case, case_of
 from record import RESULTS, write
+from structures import Ours
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from worker import Case, Epoch, Ours, add_case, case_of
 
 from regbench.core import device as devices
 from regbench.errors import UserError, program
+from regbench.training.loop import Epoch
 
 LONGEST = 12
 """Kernels that are told by name."""

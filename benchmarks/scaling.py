@@ -19,8 +19,10 @@ import mps
 import pandas as pd
 import seaborn as sns
 import torch
+from cases import HYPERPARAMETERS, Case
 from record import add_place, write
-from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, Worker, started
+from structures import Window
+from worker import NotMeasuredError, Worker, started
 
 from regbench.core import device as devices
 from regbench.core.precision import PRECISIONS

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 import torch
+from cases import SHAPES, Case, built
 from record import add_place, write
 from torch import Tensor
-from worker import SHAPES, Case, built
 
 from regbench.core import device as devices
 from regbench.core.incremental import Incremental

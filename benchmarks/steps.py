@@ -19,10 +19,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import plain
 import torch
+from cases import HYPERPARAMETERS, Case
 from floor import arithmetic, ceiling
 from launches import UNITS
 from record import add_place, write
-from worker import HYPERPARAMETERS, Case, NotMeasuredError, Window, started
+from structures import Window
+from worker import NotMeasuredError, started
 
 from regbench.core import device as devices
 from regbench.errors import UserError, program

@@ -81,14 +81,14 @@ def asked(*methods, **options):
 
 
 def test_methods_that_are_timed_abreast_share_natural_training(modules, monkeypatch):
-    steps, worker = modules("steps"), modules("worker")
+    steps, structures = modules("steps"), modules("structures")
     first, second = steps.groups(asked("natural", "fgsm_at", "sat_r3", abreast=2), "cpu")
     assert [one.plain.method for one in first] == ["natural", "fgsm_at"]
     assert [one.plain.method for one in second] == ["sat_r3"]
 
     def in_turn(cases, *rest):
         assert len(cases) == len(set(cases)) == 4  # plain and ours of each
-        return dict.fromkeys(cases, steps.Timed([worker.Window(0.0, 1.0)], 0, None))
+        return dict.fromkeys(cases, steps.Timed([structures.Window(0.0, 1.0)], 0, None))
 
     monkeypatch.setattr(steps, "in_turn", in_turn)
     for rows in steps.measured(first, 1, torch.device("cpu"), 1).values():
@@ -96,9 +96,9 @@ def test_methods_that_are_timed_abreast_share_natural_training(modules, monkeypa
 
 
 def test_a_case_that_fails_leaves_only_its_method_out(modules, monkeypatch):
-    steps, worker = modules("steps"), modules("worker")
+    steps, worker, structures = modules("steps"), modules("worker"), modules("structures")
     (group,) = steps.groups(asked("natural", "sat_r3", abreast=2), "cpu")
-    good = steps.Timed([worker.Window(0.0, 1.0)], 0, None)
+    good = steps.Timed([structures.Window(0.0, 1.0)], 0, None)
 
     def in_turn(cases, *rest):
         died = worker.NotMeasuredError("its process died")
@@ -111,8 +111,8 @@ def test_a_case_that_fails_leaves_only_its_method_out(modules, monkeypatch):
 
 
 def test_a_case_that_cannot_be_built_stops_no_other(modules):
-    steps, worker = modules("steps"), modules("worker")
-    good = worker.Case("ours", "small_cnn", "natural", "fp32", 2, 1, 2)
+    steps, worker, cases = modules("steps"), modules("worker"), modules("cases")
+    good = cases.Case("ours", "small_cnn", "natural", "fp32", 2, 1, 2)
     bad = dataclasses.replace(good, structure="plain")  # plain.py has no small CNN
     found = steps.in_turn([bad, good], 1, "cpu", 1)
     assert isinstance(found[bad], worker.NotMeasuredError)
@@ -145,11 +145,11 @@ def test_kernels_without_a_gpu_are_one_line(program):
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that there is no CUDA to be profiled
 def test_kernels_are_those_of_a_step_alone(modules, monkeypatch):
     """With the operations of a CPU in their place, a millisecond each."""
-    kernels, worker = modules("kernels"), modules("worker")
+    kernels, cases = modules("kernels"), modules("cases")
     monkeypatch.setattr(kernels, "DeviceType", SimpleNamespace(CUDA=DeviceType.CPU))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(FunctionEvent, "device_time", 1000.0, raising=False)
-    case = worker.Case("ours", "small_cnn", "natural", "fp32", 2, 4, 2)
+    case = cases.Case("ours", "small_cnn", "natural", "fp32", 2, 4, 2)
     one, other = (
         kernels.measured(dataclasses.replace(case, steps=steps), torch.device("cpu"))
         for steps in (4, 8)
@@ -180,9 +180,9 @@ def test_scaling_measures_each_size_and_method(tmp_path):
 
 def test_a_ratio_of_steps_is_of_pairs(modules):
     """The machine grows slower from round to round; both do, and their ratio stays."""
-    steps, worker = modules("steps"), modules("worker")
+    steps, structures = modules("steps"), modules("structures")
     one, other = (
-        steps.Timed([worker.Window(9.0, 9.0 + slow * seconds) for slow in (1, 2, 5)], 0, None)
+        steps.Timed([structures.Window(9.0, 9.0 + slow * seconds) for slow in (1, 2, 5)], 0, None)
         for seconds in (3.0, 2.0)
     )
     assert one.over(other) == pytest.approx(1.5)
@@ -306,8 +306,8 @@ def modules(monkeypatch):
     return __import__
 
 
-def small(worker, method="natural", steps=2):
-    return worker.Case("ours", "small_cnn", method, "fp32", 8, steps, width=2)
+def small(modules, method="natural", steps=2):
+    return modules("cases").Case("ours", "small_cnn", method, "fp32", 8, steps, width=2)
 
 
 def test_squares_times_both_on_the_same_images(modules):
@@ -329,7 +329,7 @@ def test_runs_side_by_side_are_timed_at_the_same_time(modules):
     worker, scaling = modules("worker"), modules("scaling")
     with worker.started(2, "cpu", 1, together=True) as both:
         for one in both:
-            one.prepare(small(worker, steps=100))
+            one.prepare(small(modules, steps=100))
         with scaling.ThreadPoolExecutor(2) as pool:
             windows = list(pool.map(worker.Worker.window, both))
     first, second = windows
@@ -354,7 +354,7 @@ def test_points_that_share_the_device_alike_share_processes_until_one_fails(modu
     monkeypatch.setattr(scaling, "started", started)
     monkeypatch.setattr(scaling, "epoch", epoch)
     points = [
-        scaling.Point("what", value, small(worker, method), 1, runs)
+        scaling.Point("what", value, small(modules, method), 1, runs)
         for runs, value, method in (
             (1, 1, "natural"), (1, 2, "natural"), (1, 3, "sat_r1"), (1, 4, "natural"),
             (2, 5, "natural"), (2, 6, "sat_r1"),
@@ -367,23 +367,25 @@ def test_points_that_share_the_device_alike_share_processes_until_one_fails(modu
 
 
 def test_the_span_is_from_the_first_beginning_to_the_last_end(modules):
-    worker, scaling = modules("worker"), modules("scaling")
-    assert scaling.span([worker.Window(1, 4), worker.Window(2, 7), worker.Window(3, 5)]) == 6
+    scaling, structures = modules("scaling"), modules("structures")
+    windows = [structures.Window(1, 4), structures.Window(2, 7), structures.Window(3, 5)]
+    assert scaling.span(windows) == 6
 
 
 def test_a_case_that_fails_is_told_and_nobody_waits_for_it(modules):
-    worker = modules("worker")
+    worker, cases = modules("worker"), modules("cases")
     with worker.started(2, "cpu", 1, together=True) as (sound, broken):
-        sound.prepare(small(worker))
+        sound.prepare(small(modules))
         with pytest.raises(worker.NotMeasuredError, match="nowhere"):
-            broken.prepare(worker.Case("ours", "nowhere", "natural", "fp32", 8, 2))
+            broken.prepare(cases.Case("ours", "nowhere", "natural", "fp32", 8, 2))
         with pytest.raises(worker.NotMeasuredError, match="Barrier"):
             sound.window()
 
 
 @pytest.mark.parametrize(("structure", "network"), [("ours", "small_cnn"), ("plain", "lenet_plus")])
 def test_launches_are_those_of_one_step(modules, monkeypatch, structure, network):
-    worker, plain, calls = modules("worker"), modules("plain"), []
+    cases, structures = modules("cases"), modules("structures")
+    plain, calls = modules("plain"), []
 
     def counting(loss):
         return lambda *arguments: calls.append(loss) or loss(*arguments)
@@ -394,8 +396,8 @@ def test_launches_are_those_of_one_step(modules, monkeypatch, structure, network
         return len(calls)
 
     monkeypatch.setitem(plain.LOSSES, "natural", counting(plain.natural))
-    case = worker.Case(structure, network, "natural", "fp32", 8, 1)
-    built = worker.STRUCTURES[structure](case, torch.device("cpu"))
+    case = cases.Case(structure, network, "natural", "fp32", 8, 1)
+    built = structures.STRUCTURES[structure](case, torch.device("cpu"))
     if structure == "ours":
         built._built = built._built._replace(loss=counting(built._built.loss))
     assert built.launches(count) == 1
@@ -422,7 +424,7 @@ def test_fp32_of_the_plain_structure_is_not_tf32(modules):
     try:
         for one in backends:
             one.allow_tf32 = True
-        modules("worker")._plain_device("cpu")
+        modules("structures")._plain_device("cpu")
         assert [one.allow_tf32 for one in backends] == [False, False]
     finally:
         for one, allowed in zip(backends, before, strict=True):
@@ -451,21 +453,21 @@ def test_mps_is_started_and_stopped(modules, monkeypatch, tmp_path):
 
 
 def test_a_part_is_in_every_other_step_and_its_gain_is_that_of_the_pairs(modules, monkeypatch):
-    gains, worker = modules("gains"), modules("worker")
+    gains, cases, structures = modules("gains"), modules("cases"), modules("structures")
     seen = []
 
     class Timed:
         def __init__(self, case, device):
-            model = worker.built(case, device).model
+            model = cases.built(case, device).model
             kinds = {type(layer).__name__ for layer in model.modules()}
             seen.append("ScalingBatchNorm2d" in kinds)
             assert seen[-1] is not ("BatchNorm2d" in kinds)
 
         def block(self, ready):
-            return worker.Window(0, [3.0, 2.0, 4.0, 2.0, 5.0, 1.0, 1.0, 1.0][len(seen) - 1])
+            return structures.Window(0, [3.0, 2.0, 4.0, 2.0, 5.0, 1.0, 1.0, 1.0][len(seen) - 1])
 
     monkeypatch.setattr(gains, "Ours", Timed)
-    told = gains.compare(gains.PARTS["normalisation"], small(worker), torch.device("cpu"), 4)
+    told = gains.compare(gains.PARTS["normalisation"], small(modules), torch.device("cpu"), 4)
     assert seen == [False, True, True, False, False, True, True, False]
     assert told["ms_per_step"] == {
         "without": [1500, 1000, 2500, 500],
@@ -475,18 +477,18 @@ def test_a_part_is_in_every_other_step_and_its_gain_is_that_of_the_pairs(modules
 
 
 def test_a_network_is_compiled_in_every_other_step(modules):
-    gains, worker = modules("gains"), modules("worker")
+    gains, cases = modules("gains"), modules("cases")
     for there in (False, True):
         with gains.PARTS["compiler"](there):
-            assert worker.card(small(worker)).training.compiled is there
-    assert not worker.card(small(worker)).training.compiled
+            assert cases.card(small(modules)).training.compiled is there
+    assert not cases.card(small(modules)).training.compiled
 
 
 def test_kernels_are_asked_for_in_every_other_step(modules, monkeypatch):
-    gains, worker = modules("gains"), modules("worker")
+    gains = modules("gains")
     seen = []
     monkeypatch.setattr(gains.kernels, "take", lambda *_: seen.append(gains.kernels.OWN))
-    told = gains.compare(gains.PARTS["kernels"], small(worker, "fgsm_at"), torch.device("cpu"), 1)
+    told = gains.compare(gains.PARTS["kernels"], small(modules, "fgsm_at"), torch.device("cpu"), 1)
     assert len(told["ms_per_step"]["with"]) == 1
     half = len(seen) // 2
     assert half > 0
@@ -495,16 +497,16 @@ def test_kernels_are_asked_for_in_every_other_step(modules, monkeypatch):
 
 
 def test_a_part_that_is_in_no_step_is_refused(modules):
-    gains, worker = modules("gains"), modules("worker")
-    case = worker.Case("ours", "lenet_plus", "natural", "fp32", 2, 1)
+    gains, cases = modules("gains"), modules("cases")
+    case = cases.Case("ours", "lenet_plus", "natural", "fp32", 2, 1)
     with pytest.raises(gains.UserError, match="lenet_plus has no batch normalisation"):
         gains.refuse_absent("normalisation", case, torch.device("cpu"))
-    gains.refuse_absent("normalisation", small(worker), torch.device("cpu"))
+    gains.refuse_absent("normalisation", small(modules), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", members.names("regularizers"))
 def test_arithmetic_is_that_of_a_whole_step(modules, name):
     """Counted for two and three images; these nine go back to the image on another way."""
-    worker, floor = modules("worker"), modules("floor")
-    case = dataclasses.replace(small(worker, name), batch=9)
+    floor = modules("floor")
+    case = dataclasses.replace(small(modules, name), batch=9)
     assert floor.arithmetic(case) == floor._counted(case, 9) > 0
