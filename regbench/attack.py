@@ -12,15 +12,17 @@ from regbench.errors import UserError, did_you_mean, program
 from regbench.evaluation.parts import Parts
 from regbench.evaluation.trial import Trial
 from regbench.experiment.cards import SuiteCard
-from regbench.prepare import open_data
+from regbench.prepare import Data, open_data
 from regbench.storage.seals import digest_of, write_table
 
 
-def parts_key(card: SuiteCard, run: Path, sources: Sequence[Path], device: torch.device) -> str:
+def parts_key(
+    card: SuiteCard, data: Data, run: Path, sources: Sequence[Path], device: torch.device
+) -> str:
     """Return what the verdicts of a suite depend on, besides the code of each attack."""
     weights = [digest_of(folder / f"{card.checkpoint}.safetensors") for folder in (run, *sources)]
     versions = [torch.__version__, version("pyautoattack")]
-    return " ".join([card.text(), *weights, *versions, device.type])
+    return " ".join([card.text(), data.seal, *weights, *versions, device.type])
 
 
 def asked(card: SuiteCard, name: str, index: str) -> tuple[str, int]:
@@ -65,7 +67,7 @@ def main() -> None:
         if waited and piece is None and out.exists():
             print("the other process has finished this suite")
             return
-        parts = Parts(out, parts_key(card, arguments.run, arguments.source, device))
+        parts = Parts(out, parts_key(card, data, arguments.run, arguments.source, device))
         trial = Trial(card, arguments.run, data, device, arguments.source, parts)
         if piece:
             trial.piece(*piece)

@@ -138,13 +138,13 @@ def write(out: Path, card: RunCard, trained: Trained, record: dict[str, object])
     write_record(out / "run.json", {**record, "files": files})
 
 
-def there(out: Path, card: RunCard) -> bool:
-    """Tell whether `out` holds this training, finished by today's code."""
+def there(out: Path, card: RunCard, data: Data) -> bool:
+    """Tell whether `out` holds this training, finished by today's code on these data."""
     try:
         known = read_record(out / "run.json")
     except UserError:
         return False
-    return (known["card"], known["code"]) == (card.key, code(card))
+    return (known["card"], known["code"], known["data"]) == (card.key, code(card), data.seal)
 
 
 def main() -> None:
@@ -156,18 +156,19 @@ def main() -> None:
     parser.add_argument("--device", help="auto, cpu or cuda (default: $REGBENCH_DEVICE, else auto)")
     arguments = parser.parse_args()
     card = RunCard.read(arguments.card)
+    data = open_data(arguments.data).holding(card.data)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with sole(arguments.out) as waited:
-        if waited and there(arguments.out, card):
+        if waited and there(arguments.out, card, data):
             print("the other process has finished this training")
             return
         with leased(arguments.device) as device:
-            run(card, open_data(arguments.data).holding(card.data), device, arguments.out)
+            run(card, data, device, arguments.out)
 
 
 def run(card: RunCard, data: Data, device: torch.device, out: Path) -> None:
     """Train and write, from where the last attempt was cut off."""
-    keeper = Keeper(out / "state", key(card.key, code(card), device))
+    keeper = Keeper(out / "state", key(card.key, code(card), data.seal, device))
     keeper.listen()
     started = time.perf_counter()
     trained = train(card, data, device, keeper)

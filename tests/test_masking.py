@@ -127,6 +127,20 @@ def test_the_strongest_is_so_on_the_images_that_all_attacks_saw():
     assert found["kept"] == pytest.approx(60 / 98)
 
 
+def test_the_same_attack_on_a_few_images_more_turns_no_verdict():
+    """Chosen where FGSM is ahead, ten images say 100 points; they add nothing to what all say."""
+    verdicts, evaluation = pgd(70)
+    few = verdicts[verdicts["image"].between(70, 79)].assign(attack="few")
+    again = (few, {**evaluation, "attack": "few"})
+    alone, both = of(clean(), fgsm(80), pgd(70)), of(clean(), fgsm(80), pgd(70), again)
+    assert alone["fgsm_minus_pgd"] == both["fgsm_minus_pgd"] == 0.1
+    assert alone["kept"] == both["kept"] == pytest.approx(70 / 98)
+    right = verdicts[verdicts["image"] < 20].assign(attack="most")
+    stronger = (right.assign(correct=right["image"] >= 10), {**evaluation, "attack": "most"})
+    found = of(clean(), fgsm(80), pgd(70), stronger)
+    assert found["fgsm_minus_pgd"] == 0.6  # 0.1 of all, and 10 of 20 besides
+
+
 def test_attacks_of_another_radius_or_source_do_not_count():
     others = (
         pgd(5, name="wide", epsilon=0.3),

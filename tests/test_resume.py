@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from regbench import train as stage
 from regbench.ascent import cross_entropy
-from regbench.attack import asked
+from regbench.attack import asked, parts_key
 from regbench.errors import UserError
 from regbench.evaluation import trial as trials
 from regbench.evaluation.parts import Parts
@@ -99,10 +100,32 @@ def test_threads_of_the_cpu_are_nothing_to_a_gpus_state():
         for threads in (1, 2):
             torch.set_num_threads(threads)
             for device, found in keys.items():
-                found.add(keeping.key("card", "code", torch.device(device)))
+                found.add(keeping.key("card", "code", "data", torch.device(device)))
     finally:
         torch.set_num_threads(before)
     assert {device: len(found) for device, found in keys.items()} == {"cpu": 2, "cuda": 1}
+
+
+def test_of_other_images_neither_state_nor_verdicts_are_taken_up(
+    digits, uninterrupted_run, monkeypatch
+):
+    """A repaired loader has the same card: what it read is told by the images' digest alone."""
+    data, cpu = open_data(digits / "data"), torch.device("cpu")
+    other, kept = data._replace(seal="0" * 64), []
+    monkeypatch.setattr(stage, "Keeper", lambda _, key: kept.append(key) or pytest.fail("kept"))
+    run = RunCard.read(str(digits / "card.json"))
+    for images in (data, data, other):
+        with pytest.raises(pytest.fail.Exception):
+            stage.run(run, images, cpu, digits)
+    assert kept[0] == kept[1] != kept[2]
+    assert stage.there(uninterrupted_run, run, data)
+    assert not stage.there(uninterrupted_run, run, other)
+    clean = AttackCard(attack="regbench.attacks.clean", arguments={"epsilon": 0.1}, images=40)
+    suite = SuiteCard(
+        attacks={"clean": clean}, checkpoint="best", split="test", batch_size=16, seed=0
+    )
+    keys = [parts_key(suite, images, uninterrupted_run, (), cpu) for images in (data, data, other)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize("at", range(1, STEPS + 1))
@@ -174,7 +197,7 @@ def damaged(content: bytes) -> bytes:
         (lambda content: content[:-1], "k", "it is damaged"),
         (lambda content: b"", "k", "it is damaged"),
         (lambda content: b"something else", "k", "it is damaged"),
-        (lambda content: content, "another", "it is of another card, code or version"),
+        (lambda content: content, "another", "it is of another card, code, data or version"),
     ],
     ids=["flipped", "torn", "empty", "foreign", "another key"],
 )

@@ -26,7 +26,7 @@ class Keeper:
 
     Args:
         path: of the file.
-        key: what the state depends on: card, code, versions; the state of another key is refused.
+        key: what the state depends on: card, code, data, versions; that of another is refused.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -58,7 +58,7 @@ class Keeper:
             self._refuse(f"it is damaged: {error.what}")
             return
         if about["key"] != self._key:
-            self._refuse("it is of another card, code or version")
+            self._refuse("it is of another card, code, data or version")
             return
         course.take_up(kept, about["numbers"])
         print(f"going on in epoch {course.epoch + 1}, step {course.batch + 1}", file=sys.stderr)
@@ -81,7 +81,7 @@ class Keeper:
         self._stop = True
 
 
-def key(card_key: str, code: str, device: torch.device) -> str:
-    """Return what a state depends on besides the data, whose card is part of the run's."""
+def key(card_key: str, code: str, data_seal: str, device: torch.device) -> str:
+    """Return what a state depends on."""
     threads = torch.get_num_threads() if device.type == "cpu" else ""
-    return f"{card_key} {code} {torch.__version__} {device.type} {threads}".rstrip()
+    return f"{card_key} {code} {data_seal} {torch.__version__} {device.type} {threads}".rstrip()
