@@ -184,6 +184,31 @@ def test_a_network_that_takes_another_way_now_and_then_is_found_out(calls):
         assert torch.equal(ours(x), model(x))
 
 
+@pytest.mark.parametrize("masked", [-1e9, 1e9])
+def test_a_masked_class_lets_no_other_logit_be_anything(masked):
+    """Its logit is a million times the others; compared with it they would all be close."""
+    way = [1.0]
+    model = Made(lambda net, y: y * way[0]).double().eval()
+    ours = Incremental(model)
+    with torch.no_grad():
+        model.head[1].bias[3] += masked
+        ours(images((1, 12, 12)))
+        assert ours._graph is not None
+        way[0] = 1.01
+        ours(images((1, 12, 12)))
+    assert (ours._graph is None) is (masked < 0)  # above all others it is the class of each image
+
+
+def test_a_layer_with_a_hook_is_called_as_it_is():
+    model, shape = network("small_cnn")
+    hooked = next(one for one in model.modules() if isinstance(one, nn.Conv2d))
+    hooked.register_forward_hook(lambda module, given, y: y.roll(1, -1))
+    ours, x = Incremental(model), images(shape)
+    with torch.no_grad():
+        assert torch.equal(ours(x), model(x))
+    assert ours._graph is None
+
+
 def test_what_is_read_later_is_not_what_was_changed_since():
     """The images are copied: whoever gave them may write into them."""
     model, shape = network("small_cnn")

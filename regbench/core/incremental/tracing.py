@@ -20,10 +20,15 @@ class _Tracer(fx.Tracer):
 def traced(model: nn.Module) -> fx.GraphModule | None:
     """Return the graph of `model`, its layers shared; none, if it is no fixed graph of one tensor.
 
-    A network whose operations depend on what its tensors hold has none, nor has one that is seen to
-    read a tensor after it was changed in place. `y += z` looks like `y + z` in a trace: whether
+    A network whose operations depend on what its tensors hold has none, nor has one with hooks on
+    its layers, which could do anything, or one that is seen to read a tensor after it was changed
+    in place. `y += z` looks like `y + z` in a trace: whether
     another name for y is read later, only its logits tell.
     """
+    if any(
+        one._forward_hooks or one._forward_pre_hooks for one in model.modules() if one is not model
+    ):
+        return None
     try:
         graph = _Tracer().trace(model)
     except Exception:  # whatever a network does that cannot be traced
@@ -33,6 +38,10 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
     if len(inputs) != 1 or not all(_apart(model, module, node) for node in graph.nodes):
         return None
     return module
+
+
+def _hooked(part: nn.Module) -> bool:
+    return any(one._forward_hooks or one._forward_pre_hooks for one in part.modules())
 
 
 def _apart(model: nn.Module, module: fx.GraphModule, node: fx.Node) -> bool:

@@ -17,11 +17,12 @@ NOTHING = "There is no reference method to compare with."
 
 COMPARED = """\
 Each method minus a reference, in percentage points, on the same images and seeds, under the
-strongest white-box attack; `comparisons.csv` has every attack, `intervals.csv` each accuracy."""
+strongest of the white-box attacks that the most methods were judged by; `comparisons.csv` has
+every attack, also a stronger one that fewer were judged by, `intervals.csv` each accuracy."""
 
 COMPARED_ALL = """\
-Each method minus a reference, in percentage points, on the same images and seeds: under the
-strongest white-box attack first, then under each other one."""
+Each method minus a reference, in percentage points, on the same images and seeds: first under the
+strongest of the white-box attacks that the most methods were judged by, then under each other."""
 
 DIFFERENCE = """\
 `difference` with its 95 % interval over seeds and images together: where it may lie with other
