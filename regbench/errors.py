@@ -4,6 +4,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+ERROR = "regbench: error:"
+"""What the one line begins with."""
+
 LONGEST = 1_000
 """Characters of a message; of a longer one the middle is left out."""
 
@@ -41,13 +44,13 @@ def program(main: Callable[[], None]) -> None:
         sys.exit(report(error))
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
-        print(f"regbench: error: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"{ERROR} {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
 
 
 def report(error: UserError) -> int:
     """Print the error's one line to standard error and return the exit code for it, 2."""
-    print(f"regbench: error: {error}", file=sys.stderr)
+    print(f"{ERROR} {error}", file=sys.stderr)
     return 2
 
 

@@ -262,10 +262,13 @@ def main() -> None:
     torch.set_num_threads(1)  # as each job has
     try:
         trained, judged = trainings(manifest, targets), attacks(manifest, targets)
-        diagnosed = diagnoses(manifest, targets)
+        for run in manifest.runs:
+            if run.diagnosis in targets:
+                size(run.card.data)
     except UserError as error:
         print(f"regbench: the cost is not known before the data are here ({error})")
         return
+    diagnosed = diagnoses(manifest, targets)
     print(sentence(trained, judged, diagnosed, device, arguments.jobs))
     for line in beyond(_trained_now(manifest, targets)):
         print(f"regbench: note: {line}")

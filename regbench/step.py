@@ -11,10 +11,13 @@ from regbench.core.compiled import Compiled
 
 
 class Objective(NamedTuple):
-    """What a training loss returns: two scalars whose sum is minimised, `penalty` with its λ."""
+    """What a training loss returns: two scalars whose sum is minimised, `penalty` with its λ.
+
+    A loss without a penalty has the number 0.0 there.
+    """
 
     cross_entropy: Tensor
-    penalty: Tensor
+    penalty: Tensor | float
 
     @property
     def total(self) -> Tensor:
@@ -58,7 +61,11 @@ class Step:
     def gradient(
         self, x: Tensor, target: Tensor, loss: ascent.Loss = ascent.cross_entropy
     ) -> Tensor:
-        """Return ∇ₓ loss(f(x), target), the shape of `x`, in eval mode."""
+        """Return ∇ₓ loss(f(x), target), the shape of `x`, in eval mode, without a graph.
+
+        A penalty on a gradient takes it by `torch.autograd.grad` of what `logits` gives, with
+        `create_graph=True`.
+        """
         return ascent.input_gradient(self._frozen(), x, target, loss)
 
     def fgsm(self) -> Tensor:

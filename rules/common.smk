@@ -43,3 +43,7 @@ onstart:
         bench.forecast(
             [str(path) for job in jobs for path in job.output], workflow.cores
         )
+
+
+onerror:
+    bench.tell_failures()

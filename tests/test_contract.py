@@ -55,7 +55,8 @@ class Returning:
             "an Objective of a Tensor of shape (), a Tensor of",
         ),
         (lambda ce: Objective(0.0, 0.0), "an Objective of a float, a float; expected two scalars"),
-        (lambda ce: Objective(ce.detach(), 0.0), "without a way back to the weights"),
+        (lambda ce: Objective(ce.detach(), 0.0), "back to the weights from its cross_entropy,"),
+        (lambda ce: Objective(ce, ce.detach()), "back to the weights from its penalty,"),
     ],
 )
 def test_what_is_no_objective_is_one_line_that_names_the_loss(made, words):
@@ -66,7 +67,7 @@ def test_what_is_no_objective_is_one_line_that_names_the_loss(made, words):
 
 def test_a_penalty_may_be_a_number():
     number = descended(Returning(lambda ce: Objective(ce, 0.0)))
-    assert number.equal(descended(Returning(lambda ce: Objective(ce, ce.new_zeros(())))))
+    assert number.equal(descended(Returning(lambda ce: Objective(ce, 0 * ce))))
     made = checked(Objective(torch.ones((), dtype=torch.float64, requires_grad=True), 2), print)
     assert made.penalty.dtype is torch.float64
 

@@ -221,7 +221,7 @@ def test_a_replay_may_lie_as_far_off_as_from_another_replay():
 
     def wavering(step: Step) -> Objective:
         loss = cross_entropy(step.logits(step.x), step.y)
-        return Objective(loss * (1 + 0.1 * torch.rand((), generator=noise)), loss.new_zeros(()))
+        return Objective(loss * (1 + 0.1 * torch.rand((), generator=noise)), 0.0)
 
     model = network()
     with warnings.catch_warnings():
@@ -238,7 +238,7 @@ def test_noise_that_a_recording_freezes_is_refused():
 
     def mixing(step: Step) -> Objective:
         loss = cross_entropy(step.logits(step.x), step.y)
-        return Objective(loss * (1 + torch.rand((), generator=noise)), loss.new_zeros(()))
+        return Objective(loss * (1 + torch.rand((), generator=noise)), 0.0)
 
     def freezing(take: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
         recorded = noise.get_state()

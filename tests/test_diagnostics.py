@@ -1,6 +1,7 @@
 """What is measured of a trained network: each quantity against its closed form."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from regbench.ascent import input_gradient
 from regbench.diagnostics import Measured, Probe, summed_cross_entropy
+from regbench.errors import UserError
+from regbench.evaluation import diagnosis
 from regbench.evaluation.diagnosis import SCHEMA, Diagnosis, diagnose, radii
 from regbench.experiment.cards import DiagnosisCard
 from regbench.experiment.members import load, names
@@ -251,6 +254,25 @@ def test_each_diagnostic_says_what_it_measures_and_who_says_so():
         for one in diagnostic(Linear().probe(), stream()):
             assert isinstance(one, Measured)
             assert f"`{one.quantity}`" in diagnostic.__doc__, one.quantity
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda x: Measured("bad", x.mean()), "gave values of shape ()"),
+        (lambda x: Measured("bad", x.flatten(1)), "gave values of shape (7, 9)"),
+        (lambda x: Measured("bad", 0.5), "gave a float"),
+        (lambda x: x.mean(1), "gave values of shape (7,"),
+    ],
+)
+def test_a_diagnostic_that_gives_something_else_is_named(given, words, monkeypatch):
+    def mine(probe: Probe, generator: torch.Generator):
+        yield given(probe.x)
+
+    monkeypatch.setattr(diagnosis, "load", lambda module: mine)
+    linear = Linear()
+    with pytest.raises(UserError, match=re.escape(f"the diagnostic 'mine' {words}")):
+        diagnose(card(), linear, Split(linear.x, linear.y), 7)
 
 
 def test_batches_are_put_together():

@@ -186,7 +186,7 @@ def test_loss_and_weight_gradients_equal_the_transcription(case, count, network,
         assert all(weight.grad is None for weight in network.parameters())
         objective.total.backward()
         torch.testing.assert_close(objective.cross_entropy, cross_entropy_, **AGREE)
-        torch.testing.assert_close(objective.penalty, penalty, **AGREE)
+        torch.testing.assert_close(torch.as_tensor(objective.penalty).to(penalty), penalty, **AGREE)
         torch.testing.assert_close(objective.total, cross_entropy_ + penalty, **AGREE)
         torch.testing.assert_close(gradients(network), gradients(reference), **AGREE)
         network.zero_grad()

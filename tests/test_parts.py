@@ -285,6 +285,15 @@ FOREIGN = {
     "a negative label": ({"y_test": np.arange(10) - 1}, "expected one label from 0 on per image"),
     "labels of another kind": ({"y_train": np.full(30, "cat")}, "labels must be whole numbers"),
     "a label never trained on": ({"y_test": np.full(10, 7)}, "labels up to 7, but only 5 classes"),
+    "labels from 1 on": (
+        {"y_train": np.arange(30) % 5 + 1},
+        "no image to train on is of class 0; expected labels from 0 to K − 1, each of them there,"
+        " got 1 to 5",
+    ),
+    "pixels from 0 to 1": (
+        {"x_train": np.ones((30, 8, 6, 3), np.uint8)},
+        "the highest pixel to train on is 1 of 255; if images are in [0, 1], multiply by 255",
+    ),
     "another shape to test on": (
         {"x_test": np.zeros((10, 9, 9, 3), np.uint8)},
         "images to test on have shape (3, 9, 9), those to train on (3, 8, 6)",
@@ -331,7 +340,7 @@ def test_a_file_of_another_kind_is_one_line(content, words, tmp_path):
         members.build("regbench.data.npz", arguments)(tmp_path, False)
 
 
-THREE = {"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.arange(9) % 3} | {
+THREE = {"x_train": np.full((9, 4, 4), 9, np.uint8), "y_train": np.arange(9) % 3} | {
     "x_test": np.zeros((3, 4, 4), np.uint8), "y_test": np.arange(3)
 }  # fmt: skip
 

@@ -487,7 +487,7 @@ def test_a_full_disk_is_one_line_and_the_next_try_leaves_the_same_bytes(
         assert (tmp_path / name).read_bytes() == content
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_killed_process_goes_on_and_leaves_the_same_bytes(
     number, digits, uninterrupted, tmp_path
 ):
@@ -498,6 +498,7 @@ def test_a_killed_process_goes_on_and_leaves_the_same_bytes(
     process.send_signal(number)
     _, told = process.communicate()
     assert process.returncode != 0, told
+    assert "Traceback" not in told
     assert not (tmp_path / "last.safetensors").exists()
     again = start(digits, tmp_path)
     _, told = again.communicate()

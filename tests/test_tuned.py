@@ -104,7 +104,8 @@ def outcome(loss: TrainingLoss, step: Step) -> dict[str, Tensor]:
     """The objective, its penalty, and the gradient by each weight."""
     objective = loss(step)
     gradients = by_weight(objective.total, step.model)
-    return {"total": objective.total, "penalty": objective.penalty, **gradients}
+    penalty = torch.as_tensor(objective.penalty)
+    return {"total": objective.total, "penalty": penalty, **gradients}
 
 
 def by_weight(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
@@ -236,7 +237,7 @@ def benchmark(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-worker = benchmark("worker")
+cases = benchmark("cases")
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -295,23 +296,23 @@ def is_pooling(layer: nn.Module) -> bool:
     return isinstance(layer, HalvingMaxPool2d)
 
 
-@pytest.mark.parametrize("name", worker.plain.LOSSES)
+@pytest.mark.parametrize("name", cases.plain.LOSSES)
 def test_the_step_that_ours_is_timed_against_computes_the_same(name):
     x, y = images((COUNT, *MNIST), torch.float64)
     _, ours = pair("lenet_plus", MNIST, torch.float64)
-    theirs = worker.plain.lenet_plus().double()
+    theirs = cases.plain.lenet_plus().double()
     theirs.load_state_dict(enlarged(ours).state_dict())
     torch.manual_seed(4)  # theirs draws from the global stream
-    value = worker.plain.LOSSES[name](theirs.train(), x, y)
+    value = cases.plain.LOSSES[name](theirs.train(), x, y)
     noise = torch.Generator().manual_seed(4)
-    loss = members.build(f"regbench.regularizers.{name}", worker.HYPERPARAMETERS[name])
-    objective = loss(Step(ours, x, y, worker.plain.EPSILON, noise))
+    loss = members.build(f"regbench.regularizers.{name}", cases.HYPERPARAMETERS[name])
+    objective = loss(Step(ours, x, y, cases.plain.EPSILON, noise))
     torch.testing.assert_close(objective.total, value, **EXACT)
     torch.testing.assert_close(by_weight(objective.total, ours), by_weight(value, theirs), **EXACT)
 
 
 def test_every_method_has_a_step_that_it_is_timed_against():
-    assert list(worker.HYPERPARAMETERS) == list(worker.plain.LOSSES)
+    assert list(cases.HYPERPARAMETERS) == list(cases.plain.LOSSES)
 
 
 def small(shape: tuple[int, int, int] = (1, 8, 8)) -> nn.Module:

@@ -432,6 +432,32 @@ def test_a_failure_that_passes_is_tried_again(copy):
     assert "the machine failed, this once" in told
 
 
+def test_why_a_stage_failed_is_said_even_where_rules_are_quiet(copy):
+    head = "    def __call__(self, step: Step) -> Objective:\n"
+    source = (ROOT / "regbench/regularizers/natural.py").read_text()
+    bare = f"{head}        return step.logits(step.x).sum()\n\n    def _objective(self, step):\n"
+    (copy.folder / "regbench/regularizers/bare.py").write_text(source.replace(head, bare))
+    rule = (ROOT / "rules/regularizers/natural.smk").read_text()
+    file = copy.folder / "rules/regularizers/bare.smk"
+    file.write_text(rule.replace("natural", "bare"))
+    data = {**TINY["datasets"]["digits"], "sources": {}}
+    copy.configure(
+        {
+            **TINY, "experiment": "bare", "regularizers": {"bare": None}, "gap": None, "seeds": [0],
+            "datasets": {"digits": data}, "attacks": {"white_box": {"clean": {"images": 50}}},
+        },
+        "bare",
+    )  # fmt: skip
+    try:
+        done = copy.snakemake("--quiet", "rules", "reason", "host", name="bare")
+    finally:
+        file.unlink()
+    assert done.returncode == 1
+    (line,) = [one for one in done.stderr.splitlines() if "regbench: error:" in one]
+    assert line.startswith("results/digits/small_cnn/bare/0-")
+    assert "train.log: regbench: error: the loss 'Natural' returned a Tensor" in line
+
+
 MISTAKES = {
     "data set": ({"datasets": {"digit": TINY["datasets"]["digits"]}}, "did you mean 'digits'?"),
     "hyperparameter": (

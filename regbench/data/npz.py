@@ -46,6 +46,17 @@ class NPZ:
         y_train = _labels(arrays["y_train"], len(x_train), file)
         y_test = _labels(arrays["y_test"], len(x_test), file)
         classes = int(y_train.max()) + 1
+        absent = sorted({*range(classes)} - {*y_train.tolist()})
+        if absent:
+            raise UserError(
+                f"'{file}': no image to train on is of class {absent[0]}; expected labels from 0 to"
+                f" K − 1, each of them there, got {y_train.min()} to {classes - 1}"
+            )
+        if x_train.max() <= 1:
+            raise UserError(
+                f"'{file}': the highest pixel to train on is {x_train.max()} of 255; if images are"
+                " in [0, 1], multiply by 255 before they are stored as uint8"
+            )
         if y_test.max() >= classes:
             raise UserError(
                 f"'{file}': labels up to {y_test.max()}, but only {classes} classes to train on"

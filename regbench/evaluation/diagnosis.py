@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from regbench.core.memory import DoesNotFitError, fitting, peak
 from regbench.core.weights import digest, trained
 from regbench.diagnostics import Diagnostic, Measured, Probe
+from regbench.errors import UserError
 from regbench.evaluation import gallery
 from regbench.experiment.cards import DiagnosisCard
 from regbench.experiment.fingerprint import DIAGNOSING, fingerprint
@@ -148,7 +149,22 @@ def _measured(
     streams: list[tuple[Diagnostic, torch.Generator]], probe: Probe
 ) -> Iterator[Measured]:
     for diagnostic, generator in streams:
-        yield from diagnostic(probe, generator)
+        for one in diagnostic(probe, generator):
+            values = one.values if isinstance(one, Measured) else one
+            alike = isinstance(one, Measured) and isinstance(values, Tensor)
+            if not alike or values.ndim != 1 or len(values) > len(probe.y):
+                name = getattr(diagnostic, "__name__", diagnostic)
+                raise UserError(
+                    f"the diagnostic '{name}' gave {_kind(values)}; expected"
+                    f" regbench.diagnostics.Measured with one value per image, ({len(probe.y)},)"
+                )
+            yield one
+
+
+def _kind(values: object) -> str:
+    if isinstance(values, Tensor):
+        return f"values of shape {(*values.shape,)}"
+    return f"a {type(values).__name__}"
 
 
 def _told(values: Tensor, worst: object) -> dict[str, float | int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 
-from regbench.errors import UserError, report
+from regbench.errors import ERROR, UserError, report
 from regbench.experiment.config import Experiment
 from regbench.storage.locks import taken
 
@@ -66,6 +66,18 @@ def alone(folder: Path) -> int:
         told = "another snakemake is at work in this folder; wait for it or use another folder"
         sys.exit(report(UserError(told)))
     return lock
+
+
+def failures(folder: Path, since: float) -> list[str]:
+    """Return what the logs below `folder` say of failed stages, `LOG: its one line`.
+
+    Args:
+        folder: where they lie.
+        since: those written to after this, seconds since 1970.
+    """
+    logs = sorted(log for log in folder.rglob("*.log") if log.stat().st_mtime >= since)
+    ends = [(log, log.read_text(errors="replace").splitlines()[-1:]) for log in logs]
+    return [f"{log}: {line}" for log, end in ends for line in end if line.startswith(ERROR)]
 
 
 def forecast(manifest: str, targets: Iterable[str], jobs: int) -> None:

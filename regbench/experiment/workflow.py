@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -208,7 +209,12 @@ class Bench:
 
     def alone(self) -> None:
         """End the program with one line if another Snakemake is at work in this folder."""
-        self._lock = launch.alone(STAMPS)
+        self._lock, self._began = launch.alone(STAMPS), time.time()
+
+    def tell_failures(self) -> None:
+        """Say why stages failed, which `--quiet rules` leaves in their logs."""
+        for line in launch.failures(Path(paths.RESULTS), self._began):
+            print(line, file=sys.stderr)
 
     @property
     def gap(self) -> str:

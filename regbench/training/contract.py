@@ -25,7 +25,7 @@ def checked(objective: object, loss: object) -> Objective:
     """Return what `loss` returned, a number in it as a tensor.
 
     Raises:
-        UserError: it is no `Objective` of two scalars, or has no way back to the weights.
+        UserError: it is no `Objective` of two scalars, or one has no way back to the weights.
     """
     if not isinstance(objective, Objective):
         raise UserError(
@@ -36,10 +36,17 @@ def checked(objective: object, loss: object) -> Objective:
     if not terms or any(one.ndim for one in terms):
         told = ", ".join(map(_told, objective))
         raise UserError(f"{_name(loss)} returned an Objective of {told}; expected two scalars")
-    if not any(one.requires_grad for one in terms):
+    dead = [
+        name
+        for name, one in objective._asdict().items()
+        if isinstance(one, Tensor) and not one.requires_grad
+    ]
+    if dead:
         raise UserError(
-            f"{_name(loss)} returned an Objective without a way back to the weights; take logits by"
-            " step.logits(x), and detach none of them"
+            f"{_name(loss)} returned an Objective without a way back to the weights from its"
+            f" {' and '.join(dead)}, which would train nothing; take logits by step.logits(x) and"
+            " detach none of them (step.gradient and step.frozen_logits have no graph), and where"
+            " there is no penalty write the number 0.0"
         )
     like = terms[0]
     return Objective(

@@ -65,7 +65,7 @@ class Descent:
             with torch.autocast(device.type, enabled=False):
                 objective.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        terms = (objective.total, objective.cross_entropy, objective.penalty)
+        terms = (objective.total, *map(torch.as_tensor, objective))
         return torch.stack(terms).detach()
 
 

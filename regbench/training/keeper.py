@@ -35,8 +35,9 @@ class Keeper:
         self._stop = False
 
     def listen(self) -> None:
-        """On SIGTERM, let the step end, keep the state and exit."""
-        signal.signal(signal.SIGTERM, self._terminated)
+        """On SIGTERM or Ctrl-C, let the step end, keep the state and exit."""
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, self._terminated)
 
     def after_step(self, course: Course) -> None:
         """Keep the state if it is time; end the process if it was told to stop."""
