@@ -274,6 +274,9 @@ def test_an_attack_that_leaves_the_ball_is_clipped_and_its_success_recounted():
     torch.testing.assert_close(told.distance, torch.full((3,), EPSILON))
     # score 10 · (0.8 − 0.5) after the clip: the loss is the clipped image's, too
     assert told.loss[1].item() == pytest.approx(torch.tensor(-6.0).exp().log1p().item(), rel=1e-4)
+    assert told.warnings == ("images further away than ε were brought back to it",)
+    rounded = Scripted(epsilon=EPSILON, propose=lambda x, y: x - EPSILON - 5e-5)
+    assert judge(Threshold(0.5), rounded, images, 10, 0).warnings == ()
 
 
 @pytest.mark.parametrize(("at", "start", "label", "step"), [(-0.1, 0.1, 1, -5), (1.1, 0.9, 0, 5)])

@@ -74,7 +74,7 @@ def file(request, tmp_path):
 def test_a_file_that_is_not_there_is_not_called_damaged(file):
     path, read = file
     path.unlink()
-    with pytest.raises(UserError, match=r"' is missing; run snakemake to make it$"):
+    with pytest.raises(UserError, match=r"' is missing; snakemake makes it if it is named"):
         read(path)
 
 

@@ -17,6 +17,10 @@ from regbench.errors import UserError
 from regbench.prepare import Split
 
 
+ROUNDING = 1e-4
+"""Of a proposal's distance: less than a thirtieth of a pixel's step."""
+
+
 class Verdicts(NamedTuple):
     """What an attack did to each of n images; every tensor is (n,), and so is `fooled_by`.
 
@@ -145,7 +149,7 @@ class _Match:
         with crafting(x.device):
             answer = self._attack(self._source, x.clone(), y.clone(), self._generator)
         proposed, by = _parted(self._attack, answer)
-        x_adv = project(_numbers(self._attack, proposed, x), x, self._attack.epsilon)
+        x_adv = _within(_numbers(self._attack, proposed, x), x, self._attack.epsilon)
         now = self._seen(x_adv, y, x)
         fooled = (~now["correct"]).nonzero().squeeze(1)
         for image, place in zip(rows[fooled].tolist(), fooled.tolist(), strict=True):
@@ -193,6 +197,16 @@ def _numbers(attack: Attack, proposed: Tensor, x: Tensor) -> Tensor:
     if lost.any():
         warnings.warn("pixels that are no number were taken for unchanged ones", RuntimeWarning, 2)
     return torch.where(lost, x, proposed)
+
+
+def _within(proposed: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """Return the proposed images, brought back into the ball, and say so.
+
+    An attack that leaves it has other images in mind than those that it is judged by.
+    """
+    if (proposed - x).abs().amax() > epsilon + ROUNDING:
+        warnings.warn("images further away than ε were brought back to it", RuntimeWarning, 2)
+    return project(proposed, x, epsilon)
 
 
 def _no_answer(attack: Attack, told: str) -> UserError:

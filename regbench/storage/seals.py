@@ -30,7 +30,10 @@ class MissingError(UserError):
     """A file is not there."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"'{path}' is missing; run snakemake to make it")
+        super().__init__(
+            f"'{path}' is missing; snakemake makes it if it is named: snakemake --cores all"
+            f" {path} --configfile …"
+        )
 
 
 def seal(about: dict[str, Any], content: str = "") -> dict[str, Any]:
