@@ -16,7 +16,6 @@ from regbench.core.validation import right
 from regbench.errors import UserError
 from regbench.prepare import Split
 
-
 ROUNDING = 1e-4
 """Of a proposal's distance: less than a thirtieth of a pixel's step."""
 
