@@ -22,12 +22,10 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
 
     A network whose operations depend on what its tensors hold has none, nor has one with hooks on
     its layers, which could do anything, or one that is seen to read a tensor after it was changed
-    in place. `y += z` looks like `y + z` in a trace: whether
-    another name for y is read later, only its logits tell.
+    in place. `y += z` looks like `y + z` in a trace: whether another name for y is read later, only
+    its logits tell.
     """
-    if any(
-        one._forward_hooks or one._forward_pre_hooks for one in model.modules() if one is not model
-    ):
+    if any(map(_hooked, model.children())):
         return None
     try:
         graph = _Tracer().trace(model)
