@@ -262,6 +262,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as each job has
     try:
         trained, judged = trainings(manifest, targets), attacks(manifest, targets)
+        # all that a diagnosis asks of the data; what fails after it is a diagnostic of one's own
         for run in manifest.runs:
             if run.diagnosis in targets:
                 size(run.card.data)
