@@ -2,7 +2,8 @@
 
     python benchmarks/gains.py normalisation --network resnet18 --method pgd_at --batch 128
 
-Needs neither Snakemake nor data. `kernels` (regbench.core.kernels) asks for a GPU.
+Needs neither Snakemake nor data. `kernels` (regbench.core.kernels) are Triton's on a GPU, in C on a
+CPU.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from structures import Ours, at_once
 
 from regbench.core import device as devices
 from regbench.core import kernels
-from regbench.core.layers import ScalingBatchNorm2d
+from regbench.core.kernels import native
+from regbench.core.layers import Joining, ScalingBatchNorm2d
 from regbench.errors import UserError, program
 from regbench.experiment.grid import PAPER_TRAINING
 
@@ -65,14 +67,19 @@ def refuse_absent(part: str, case: Case, device: torch.device) -> None:
     Raises:
         UserError: so it is, and why.
     """
-    if part == "kernels" and device.type != "cuda":
-        raise UserError("gains.py kernels needs a GPU, and torch finds none here")
-    if part == "kernels" and not kernels.has_triton():
+    on_cpu = part == "kernels" and device.type == "cpu"
+    if part == "kernels" and not on_cpu and not kernels.has_triton():
         raise UserError("gains.py kernels needs Triton, which comes with PyTorch for CUDA")
-    if part == "normalisation" and not any(
-        isinstance(one, ScalingBatchNorm2d) for one in built(case, device).model.modules()
-    ):
+    if on_cpu and native.target() is None:
+        raise UserError("gains.py kernels needs a C compiler on a CPU: $CC or cc")
+    if on_cpu and not _has(case, device, Joining):
+        raise UserError(f"{case.network} has no layers for them; try --network lenet_plus")
+    if part == "normalisation" and not _has(case, device, ScalingBatchNorm2d):
         raise UserError(f"{case.network} has no batch normalisation; try --network resnet18")
+
+
+def _has(case: Case, device: torch.device, kind: type) -> bool:
+    return any(isinstance(one, kind) for one in built(case, device).model.modules())
 
 
 def arguments() -> argparse.Namespace:

@@ -130,15 +130,21 @@ def test_options_of_steps_that_measure_nothing_are_one_line(options, told, tmp_p
     assert told in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("program", [["kernels.py"], ["gains.py", "kernels"]])
-def test_kernels_without_a_gpu_are_one_line(program):
+@pytest.mark.parametrize(
+    ("program", "environment", "told"),
+    [
+        (["kernels.py"], {}, "kernels.py needs a GPU"),
+        (["gains.py", "kernels"], {"CC": "false"}, "gains.py kernels needs a C compiler"),
+    ],
+)
+def test_kernels_that_cannot_be_here_are_one_line(program, environment, told):
     name, *arguments = program
     command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=hidden)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert f"{' '.join(program)} needs a GPU" in line
+    assert told in line
     assert "Traceback" not in line
 
 
@@ -502,6 +508,15 @@ def test_a_part_that_is_in_no_step_is_refused(modules):
     with pytest.raises(gains.UserError, match="lenet_plus has no batch normalisation"):
         gains.refuse_absent("normalisation", case, torch.device("cpu"))
     gains.refuse_absent("normalisation", small(modules), torch.device("cpu"))
+
+
+def test_kernels_of_a_cpu_are_for_a_pooled_image_layer(modules, monkeypatch):
+    gains, cases = modules("gains"), modules("cases")
+    monkeypatch.setattr(gains.native, "target", lambda: "a compiler")
+    with pytest.raises(gains.UserError, match="small_cnn has no layers for them"):
+        gains.refuse_absent("kernels", small(modules), torch.device("cpu"))
+    case = cases.Case("ours", "lenet_plus", "natural", "fp32", 2, 1)
+    gains.refuse_absent("kernels", case, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", members.names("regularizers"))

@@ -133,12 +133,14 @@ def test_the_source_of_a_module_is_found_without_importing_its_parents(tmp_path,
             members.source(missing)
 
 
-def fingerprint_of(folder, monkeypatch, **files):
+def fingerprint_of(folder, monkeypatch, in_c=None, **files):
     """Return the fingerprint of `probe`, written with other files to a folder of its own."""
     package = folder / str(len(list(folder.iterdir())))
     package.mkdir()
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
+    if in_c is not None:
+        (package / "probe.c").write_text(in_c)
     with monkeypatch.context() as context:
         context.syspath_prepend(package)
         return fingerprint(["probe:Probe"])
@@ -150,6 +152,20 @@ def test_a_fingerprint_moves_with_meaning_only(tmp_path, monkeypatch):
     other = fingerprint_of(tmp_path, monkeypatch, probe='"""One."""\nx = 2\n')
     assert one == reworded
     assert one != other
+
+
+def test_c_beside_a_module_counts_by_its_meaning_too(tmp_path, monkeypatch):
+    told = [
+        fingerprint_of(tmp_path, monkeypatch, in_c=text, probe="x = 1")
+        for text in (
+            None,
+            "int one(void) { return 1; }",
+            "/* One,\n   or so. */ int one(void) {\n    return 1;  // 1\n}",
+            "int one(void) { return 2; }",
+        )
+    ]
+    assert told[1] == told[2]
+    assert len(set(told)) == 3
 
 
 def test_a_fingerprint_follows_imports_within_regbench(tmp_path, monkeypatch):

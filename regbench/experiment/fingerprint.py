@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import resolve_name
@@ -16,6 +17,9 @@ ATTACKING = ("regbench.evaluation.trial", "regbench.core.device")
 DIAGNOSING = ("regbench.evaluation.diagnosis", "regbench.core.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""
 
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+"""In C; a text with such marks in it would lose what is behind them, and we have none."""
+
 NEUTRAL = {
     "regbench.errors",
     "regbench.experiment.fingerprint",
@@ -29,8 +33,9 @@ NEUTRAL = {
 def fingerprint(references: Iterable[str]) -> str:
     """Return a hash of the modules that `references` name and of what they import: 12 hex digits.
 
-    Imports are followed within regbench and within the packages of the references. Comments,
-    docstrings and layout do not count: a better sentence retrains nothing.
+    Imports are followed within regbench and within the packages of the references; a module in C
+    that lies beside one of Python, by the same name, counts with it. Comments, docstrings and
+    layout do not count: a better sentence retrains nothing.
 
     Raises:
         UserError: a module is not there, or is no Python.
@@ -61,7 +66,14 @@ def _meaning(path: Path) -> str:
     for node in ast.walk(tree):
         if _has_docstring(node):
             node.body = node.body[1:]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return ast.dump(tree) + _in_c(path.with_suffix(".c"))
+
+
+def _in_c(path: Path) -> str:
+    if not path.exists():
+        return ""
+    code = COMMENT.sub(" ", path.read_text(encoding="utf-8"))
+    return " ".join(code.split())
 
 
 @cache

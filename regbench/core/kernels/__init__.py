@@ -1,6 +1,7 @@
-"""GPU kernels of our own, where PyTorch's take several times what their bytes need.
+"""Kernels of our own, where PyTorch's take several times what their bytes or products need.
 
-In Triton, which comes with PyTorch for CUDA. Each proves itself before it is taken
+A GPU's are in Triton, which comes with PyTorch for CUDA; a CPU's in C, compiled where there is a
+compiler (regbench.core.kernels.native). Each proves itself before it is taken
 (regbench.core.kernels.proof). They count with the code that made a number
 (regbench.experiment.fingerprint).
 """
@@ -17,18 +18,26 @@ OWN = True
 OPTIONS = {"enable_fp_fusion": True}
 """Of the compiler: a product and a sum in one operation, as versions up to 3.9 do by themselves."""
 
+MOST_KERNELS, MOST_TAPS = 128, 128
+"""Of a layer that one is for: what a GPU's program keeps in registers, a core in its cache."""
+
 ADDRESSED = 2**30
 """Numbers of a tensor that a kernel can tell apart: of 2³¹ half, padding and a last block aside."""
 
 
 def take(x: Tensor, times: int = 1) -> bool:
-    """Tell whether the kernels take `x`.
+    """Tell whether a GPU's kernels take `x`.
 
     Args:
         x: what is read, of any shape and layout.
         times: how many times as many numbers the kernels write, at the most.
     """
     return OWN and x.device.type == "cuda" and 0 < times * _extent(x) < ADDRESSED and has_triton()
+
+
+def few(weight: Tensor) -> bool:
+    """Tell whether `weight`, (K, C, h, w), is of few enough kernels, each of few enough taps."""
+    return len(weight) <= MOST_KERNELS and weight[0].numel() <= MOST_TAPS
 
 
 def _extent(x: Tensor) -> int:

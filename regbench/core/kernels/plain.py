@@ -19,8 +19,9 @@ def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor |
 def spread(gradient: Tensor, where: Tensor) -> Tensor:
     """Return `gradient` where the maxima stood, 0 elsewhere; this has a way back itself."""
     four = torch.stack([gradient.where(where == k, 0) for k in range(4)], dim=-1)
+    count, channels, height, width = where.shape
     windows = four.view(*where.shape, 2, 2).transpose(3, 4)  # (m, C, H/2, 2, W/2, 2)
-    return windows.flatten(4, 5).flatten(2, 3)
+    return windows.reshape(count, channels, 2 * height, 2 * width)
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> Tensor:
@@ -47,3 +48,28 @@ def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> 
         x, weight.shape, gradient, padding=padding
     )
     return by_weight
+
+
+def pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, where: Tensor | None
+) -> Tensor:
+    """Return the maxima of 2×2 windows of x ∗ W + b and write where each stood."""
+    y, stood = halved(convolved(x, weight, bias, padding), flattened=False, noted=where is not None)
+    if where is not None and stood is not None:
+        where.copy_(stood)
+    return y
+
+
+def pooled_to_image(
+    gradient: Tensor, where: Tensor, weight: Tensor, size: torch.Size, padding: Padding
+) -> Tensor:
+    """Return the gradient of the maxima as that of the image, (m, C, H, W)."""
+    return to_image(spread(gradient, where), weight, size, padding)
+
+
+def pooled_to_weight(
+    gradient: Tensor, where: Tensor, x: Tensor, weight: Tensor, padding: Padding
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the weights, (K, C, h, w), and of the bias, (K,)."""
+    by_weight = to_weight(spread(gradient, where), x, weight, padding)
+    return by_weight, gradient.sum((0, 2, 3))

@@ -1,6 +1,6 @@
-"""A kernel's first result of each kind is held against PyTorch's, on the GPU that it is to run on.
+"""A kernel's first result of each kind is held against PyTorch's, where it is to run.
 
-Tests run the kernels by an interpreter; what a compiler makes of them for the GPU, driver and
+Tests run a GPU's kernels by an interpreter; what a compiler makes of any for the device, driver and
 version at hand shows only there.
 """
 
@@ -46,7 +46,7 @@ def proved_by(
                 right[kind] = not wrong
                 if wrong:
                     warnings.warn(
-                        f"the kernel {kernel.__name__} {wrong} on this GPU; PyTorch's operations"
+                        f"the kernel {kernel.__name__} {wrong} here; PyTorch's operations"
                         " are taken instead, which are slower",
                         RuntimeWarning,
                         stacklevel=2,

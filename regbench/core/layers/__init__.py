@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from regbench.core.layers.image import FloatConv2d, ImageConv2d
+from regbench.core.layers.joined import Joining
 from regbench.core.layers.linear import LargeLinear
 from regbench.core.layers.normalisation import ScalingBatchNorm2d
 from regbench.core.layers.pooling import HalvingMaxPool2d
@@ -29,6 +30,8 @@ def tune(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Sequential):
             _flattening(module)
+        if Joining.fits(module):
+            Joining.join(module)
     return model
 
 
@@ -37,6 +40,8 @@ def untuned(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FASTER):
             module.__class__ = type(module).__base__  # type: ignore[assignment]
+        if isinstance(module, Joining):
+            Joining.part(module)
     return model
 
 

@@ -14,8 +14,6 @@ from regbench.core.layers.transforms import transformed
 
 FEW_CHANNELS = 4
 FEW_IMAGES = 8
-MOST_KERNELS, MOST_TAPS = 128, 128
-"""What one program of a GPU's kernel keeps in registers."""
 
 
 class FloatConv2d(nn.Conv2d):
@@ -100,9 +98,8 @@ class _ToWeight(torch.autograd.Function):
 
 def _kernels_take(x: Tensor, weight: Tensor) -> bool:
     """Tell whether a GPU convolves images by our kernels, which compute in float32."""
-    small = len(weight) <= MOST_KERNELS and weight[0].numel() <= MOST_TAPS
     plainly = x.dtype is torch.float32 and not transformed(x)
-    return small and plainly and kernels.take(x, len(weight))
+    return kernels.few(weight) and plainly and kernels.take(x, len(weight))
 
 
 class _ToImage(torch.autograd.Function):

@@ -1,0 +1,58 @@
+"""Kernels in C: compiled where they run, once, for its processor, and kept for later runs.
+
+What is kept lies in the user's cache ($XDG_CACHE_HOME/regbench, ~/.cache/regbench). Its name is a
+hash of the source, of what it is compiled for, and of all that the compiler says of itself and of
+the processor, so that machines which share a home do not share a kernel.
+"""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+
+
+@cache
+def target() -> str | None:
+    """Return what the C compiler, $CC or cc, says of itself and of the processor.
+
+    None, if there is no compiler, or one that does not know our flags.
+    """
+    try:
+        return _compiler("-dM", "-E", "-x", "c", os.devnull)
+    except OSError:
+        return None
+
+
+@cache
+def library(source: Path, **constants: int) -> ctypes.CDLL:
+    """Return `source`, compiled with `constants` as its macros.
+
+    Raises:
+        OSError: it is not compiled or not kept here; says why.
+    """
+    macros = [f"-D{name}={value}" for name, value in constants.items()]
+    told = "\n".join((*FLAGS, *macros, str(target()), source.read_text(encoding="utf-8")))
+    name = f"{source.stem}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+    kept = user_cache_path("regbench") / name
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as room:
+            made = Path(room) / name
+            _compiler(*macros, "-o", str(made), str(source))
+            made.replace(kept)  # whole from the first: a run beside this one may look for it
+    return ctypes.CDLL(str(kept))
+
+
+def _compiler(*arguments: str) -> str:
+    command = [os.environ.get("CC") or "cc", *FLAGS, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"'{command[0]}' says: {done.stderr.strip()}")
+    return done.stdout
