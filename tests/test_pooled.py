@@ -301,6 +301,12 @@ def test_a_kernel_is_compiled_once_and_kept(tmp_path):
     assert kept.stat().st_mtime_ns == made
 
 
+def test_the_compiler_says_its_version():
+    (told,) = (line for line in native.target().splitlines() if "#define __VERSION__ " in line)
+    assert native.version()
+    assert f'"{native.version()}"' in told
+
+
 def test_a_compiler_that_is_not_there_or_none_is_no_error(tmp_path):
     for name in ("no-such-compiler", "false"):
         assert alone(tmp_path, CC=name) == ""

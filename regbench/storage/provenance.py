@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from regbench.core.kernels import native
+
 PACKAGES = ("torch", "torchvision", "robustbench", "pyautoattack", "numpy")
 
 
@@ -17,6 +19,7 @@ def provenance(device: torch.device) -> dict[str, str | int | bool]:
         "date": datetime.now(UTC).date().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "compiler": native.version(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),

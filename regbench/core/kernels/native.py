@@ -8,6 +8,7 @@ the processor, so that machines which share a home do not share a kernel.
 import ctypes
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from functools import cache
@@ -28,6 +29,12 @@ def target() -> str | None:
         return _compiler("-dM", "-E", "-x", "c", os.devnull)
     except OSError:
         return None
+
+
+def version() -> str:
+    """Return the version that the compiler says it is of; nothing, if there is none."""
+    told = re.search(r'^#define __VERSION__ "(.*)"$', target() or "", re.MULTILINE)
+    return told[1] if told else ""
 
 
 @cache
