@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--data-root",
         type=Path,
-        default=os.environ.get("REGBENCH_DATA", "data"),
+        default=os.environ.get("REGBENCH_DATA") or "data",
         help="where torchvision's data sets lie (default: $REGBENCH_DATA, else data)",
     )
     parser.add_argument(

@@ -6,6 +6,8 @@ rule data:
         "results/{dataset}/data-{key}.safetensors",
     log:
         "results/{dataset}/data-{key}.log",
+    # a data set that is not to be had shows before anything is trained
+    priority: bench.data_first
     params:
         card=bench.data_card,
         code=bench.data_code,

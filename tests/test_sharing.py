@@ -15,6 +15,7 @@ import pytest
 from regbench.core.lease import room
 from regbench.experiment import launch
 from regbench.experiment.cards import DataCard
+from regbench.experiment.configfile import parse
 from regbench.experiment.grid import PAPER_TRAINING
 from regbench.experiment.launch import gpus
 from regbench.experiment.workflow import Bench
@@ -110,6 +111,20 @@ def test_jobs_that_share_a_gpu_share_its_rate(monkeypatch):
     assert bench.gpus == 16
     bench.forecast(["results/1/run.json", "reports/e/index.html"], cores=64)
     assert asked == [("manifest", {"results/1/run.json"}, 2)]
+
+
+def test_the_environment_goes_before_the_config_unless_it_is_empty(monkeypatch):
+    config = {
+        "experiment": "e", "data_root": "here", "device": "cpu", "seeds": [0],
+        "training": {}, "regularizers": {"natural": None},
+        "datasets": {"digits": {"epsilon": 0.1, "validation": 1, "models": {"small_cnn": None}}},
+    }  # fmt: skip
+    monkeypatch.setattr(os, "environ", {"REGBENCH_DATA": "", "REGBENCH_DEVICE": "cuda"})
+    launch.export(parse(config))
+    assert os.environ["REGBENCH_DATA"] == "here"
+    assert os.environ["REGBENCH_DEVICE"] == "cuda"
+    assert os.environ["REGBENCH_DOWNLOAD"] == "0"
+    assert "REGBENCH_DETERMINISTIC" not in os.environ
 
 
 def test_a_lock_of_another_user_can_be_held(tmp_path, monkeypatch):

@@ -174,8 +174,9 @@ def test_the_work_of_every_job_is_counted(finished):
     assert computing(results, time.time()) == 0
 
 
-def test_what_is_trained_is_judged_before_more_is_trained_and_early_seeds_come_first(copy):
-    copy.configure({**TINY, "seeds": [7, 2]})
+def test_data_come_first_then_what_is_trained_is_judged_then_early_seeds_are_trained(copy):
+    split_anew = {"digits": {**TINY["datasets"]["digits"], "split_seed": 5}}
+    copy.configure({**TINY, "seeds": [7, 2], "datasets": split_anew})
     done = copy.snakemake("-n")
     priorities = defaultdict(set)
     for job in done.stdout.split("\n\n"):
@@ -186,7 +187,10 @@ def test_what_is_trained_is_judged_before_more_is_trained_and_early_seeds_come_f
     (early,), (late,) = priorities["train", "2"], priorities["train", "7"]
     judging = [priorities[rule, seed] for rule in ("attack", "diagnose") for seed in ("2", "7")]
     assert all(judging)
-    assert late < early < min(set.union(*judging))
+    judged = set.union(*judging)
+    assert late < early < min(judged)
+    (data,) = re.findall(r"rule data:.*?^ +priority: (\d+)$", done.stdout, re.M | re.S)
+    assert max(judged) < int(data)
 
 
 def test_a_second_run_does_nothing(copy):

@@ -44,14 +44,18 @@ def export(experiment: Experiment) -> None:
 
     By environment, not by command line: a moved folder must not retrain anything.
     """
-    os.environ.setdefault("REGBENCH_DATA", experiment.data_root)
-    os.environ.setdefault("REGBENCH_DEVICE", experiment.device)
-    os.environ.setdefault("REGBENCH_DOWNLOAD", str(int(experiment.download)))
-    os.environ.setdefault("REGBENCH_RUNS_PER_GPU", str(experiment.runs_per_gpu))
-    os.environ.setdefault("REGBENCH_TIME_LIMIT", str(experiment.time_limit or "inf"))
+    told = {
+        "REGBENCH_DATA": experiment.data_root,
+        "REGBENCH_DEVICE": experiment.device,
+        "REGBENCH_DOWNLOAD": str(int(experiment.download)),
+        "REGBENCH_RUNS_PER_GPU": str(experiment.runs_per_gpu),
+        "REGBENCH_TIME_LIMIT": str(experiment.time_limit or "inf"),
+    }
     if experiment.deterministic:
-        os.environ.setdefault("REGBENCH_DETERMINISTIC", "1")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs for it
+        told["REGBENCH_DETERMINISTIC"] = "1"
+        told["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # which cuBLAS needs for it
+    # what the environment says goes before the config; an empty word says nothing
+    os.environ |= {name: value for name, value in told.items() if not os.environ.get(name)}
 
 
 def alone(folder: Path) -> int:

@@ -24,7 +24,7 @@ def _size(text: str) -> Size:
     known = getattr(load(card.source), "size", None)
     if isinstance(known, Size):
         return known
-    root = Path(os.environ.get("REGBENCH_DATA", "data"))
+    root = Path(os.environ.get("REGBENCH_DATA") or "data")
     images = build(card.source, card.arguments)(root, False)
     shape = images.x_train.shape[1:]
     return Size(len(images.x_train), len(images.x_test), shape, images.classes)

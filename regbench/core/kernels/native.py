@@ -9,12 +9,11 @@ import ctypes
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-
-from platformdirs import user_cache_path
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 
@@ -47,7 +46,7 @@ def library(source: Path, **constants: int) -> ctypes.CDLL:
     macros = [f"-D{name}={value}" for name, value in constants.items()]
     told = "\n".join((*FLAGS, *macros, str(target()), source.read_text(encoding="utf-8")))
     name = f"{source.stem}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
-    kept = user_cache_path("regbench") / name
+    kept = _cache() / name
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as room:
@@ -57,8 +56,12 @@ def library(source: Path, **constants: int) -> ctypes.CDLL:
     return ctypes.CDLL(str(kept))
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regbench"
+
+
 def _compiler(*arguments: str) -> str:
-    command = [os.environ.get("CC") or "cc", *FLAGS, *arguments]
+    command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"'{command[0]}' says: {done.stderr.strip()}")
