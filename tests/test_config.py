@@ -146,7 +146,7 @@ def test_without_a_radius_there_is_nothing_to_diagnose(config):
         ({"images": 0}, "'diagnostics.images': Input should be greater than 0"),
         ({"gallery": -1}, "'diagnostics.gallery': Input should be greater than or equal to 0"),
         ({"image": 5}, "unknown key 'diagnostics.image'; did you mean 'images'?"),
-        ("no", "'diagnostics': Input should be"),
+        ("no", "'diagnostics': expected `key: value`"),
     ],
 )
 def test_wrong_diagnostics_are_one_line(config, diagnostics, words):
@@ -375,7 +375,23 @@ REFUSED = {
     "negative epochs": ("training.epochs", -3, "'training.epochs': Input should be greater than 0"),
     "no epochs": ("training.epochs", None, "training.epochs is set nowhere"),
     "duplicate seed": ("seeds", [1, 1], "seed 1 is given twice"),
-    "no seed": ("seeds", [], "'seeds'"),
+    "no seed": ("seeds", [], "'seeds': expected a list of at least one, got []"),
+    "a seed that stands alone": ("seeds", 3, "'seeds': expected a list, in brackets, got 3"),
+    "models as a list": (
+        "datasets.digits.models",
+        ["small_cnn"],
+        "'datasets.digits.models': expected `key: value`, one or more, got ['small_cnn']",
+    ),
+    "an attack in no suite": (
+        "attacks",
+        {"pgd": {"steps": 5}},
+        "expected suites of attacks, as `white_box: {pgd: {steps: 10}}`, got 5",
+    ),
+    "an attack in no suite, by its name alone": (
+        "attacks",
+        {"fgsm": None},
+        "'attacks.fgsm': expected suites of attacks, as `white_box: {pgd: {steps: 10}}`, got None",
+    ),
     "no regularizer": ("regularizers", {}, "'regularizers'"),
     "no data set": ("datasets", {}, "'datasets'"),
     "no network": ("datasets.digits.models", {}, "'datasets.digits.models'"),
@@ -445,7 +461,7 @@ REFUSED = {
     "true for a number": (
         "training.epochs",
         True,
-        "'training.epochs': Input should be a valid int",
+        "'training.epochs': expected a whole number",
     ),
     "true for a seed": ("seeds", [True], "'seeds.0'"),
     "true for ε": ("datasets.digits.epsilon", True, "'datasets.digits.epsilon'"),

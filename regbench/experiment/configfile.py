@@ -47,6 +47,18 @@ def read(path: Path) -> dict[str, Any]:
 SHOWN = 80
 """Characters of a wrong value in a message."""
 
+EXPECTED = {
+    "list_type": "expected a list, in brackets",
+    "tuple_type": "expected a list, in brackets",
+    "too_short": "expected a list of at least one",
+    "dict_type": "expected `key: value`, one or more",
+    "model_type": "expected `key: value`, one or more",
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+}
+"""In the words of YAML, what pydantic says in those of Python."""
+
 OTHER_BASE = r"[-+]?(0[0-7_]+$|[1-9][0-9_]*:)"
 """An octal or sexagesimal number of YAML 1.1, which looks like a decimal one or a time."""
 
@@ -80,12 +92,15 @@ _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
 def _sentence(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path)
-    message = error["msg"].removeprefix("Value error, ")
+    message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"unknown key '{where}'{did_you_mean(path[-1], _known_beside(error['loc']))}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
     given = error.get("input")
+    if "attacks" in path[-3:-1] and error["type"] in {"model_type", "dict_type"}:
+        told = "expected suites of attacks, as `white_box: {pgd: {steps: 10}}`"
+        return f"'{where}': {told}, got {_short(given)}"
     if error["type"] == "invalid_key":
         parent = f" under '{'.'.join(path[:-1])}'" if path[:-1] else ""
         return f"the key {_short(given)}{parent} is no text; if it is meant, put it in quotes"
