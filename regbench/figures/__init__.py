@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -82,9 +83,12 @@ def footnote(figure: Figure, lines: list[str]) -> None:
 
 
 def labelled(row: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
-    """Return what the panels show, and its names, each once: one may lack what another has."""
+    """Return what the panels show, and its names, each once: one may lack what another has.
+
+    Of points with error bars the points, since a method of one seed has no bars.
+    """
     shown = {
-        name: artist
+        name: artist.lines[0] if isinstance(artist, ErrorbarContainer) else artist
         for axes in row
         for artist, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -96,8 +100,11 @@ def legend(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
     figure.legend(handles, labels, loc="outside right center", frameon=False)
 
 
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 """Numbers of a logarithmic axis: matplotlib's own are formulas, which `look` turns off."""
+
+LOG = "log scale"
+"""What the label of such an axis says."""
 
 
 def plain_decades(axis: Axis) -> None:

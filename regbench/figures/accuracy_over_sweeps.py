@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows, over_seeds, results
 from regbench.experiment.suites import SYMBOLS
-from regbench.figures import labelled, legend, nothing_to_show, reach, side_by_side, styles, task
+from regbench.figures import (
+    LOG,
+    labelled,
+    legend,
+    nothing_to_show,
+    reach,
+    side_by_side,
+    styles,
+    task,
+)
 
 __all__ = ["accuracy_over_sweeps"]
 
@@ -49,9 +58,11 @@ def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> N
             curve["value"], curve["mean"], yerr=reach(curve), markersize=5, capsize=2, **style
         )
     parameter = part["sweep"].iloc[0]
+    name = SYMBOLS.get(parameter, parameter)
     if parameter != "epsilon":
+        name = f"{name} ({LOG})"
         values = sorted(part["value"].unique())
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
-    axes.set(xlabel=SYMBOLS.get(parameter, parameter), ylabel="accuracy (%)", ylim=(-3, 103))
+    axes.set(xlabel=name, ylabel="accuracy (%)", ylim=(-3, 103))

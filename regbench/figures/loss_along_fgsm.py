@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows
 from regbench.figures import (
+    LOG,
     labelled,
     legend,
     nothing_to_show,
@@ -36,7 +37,7 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     for axes, (name, part) in zip(row, panels, strict=True):
         _draw(axes, part, styles(table))
         axes.set(title=name, xlabel="radius along FGSM's direction")
-    row[0].set_ylabel("mean cross entropy (nats)")
+    row[0].set_ylabel(f"mean cross entropy (nats, {LOG})")
     legend(figure, *labelled(row))
     return figure
 

@@ -4,7 +4,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from regbench.analysis.rows import RUN, Rows
-from regbench.figures import PLAIN, colours, footnote, nothing_to_show, shown, task, whole_epochs
+from regbench.figures import (
+    LOG,
+    PLAIN,
+    colours,
+    footnote,
+    nothing_to_show,
+    shown,
+    task,
+    whole_epochs,
+)
 
 __all__ = ["properties_during_training"]
 
@@ -47,13 +56,15 @@ def properties_during_training(rows: Rows) -> Figure:
         hue_order=shown(curves), height=2.8, aspect=1.1, facet_kws={"sharey": False},
     )  # fmt: skip
     grid.refline(y=0, color="0.4", linestyle=":", zorder=0)
+    steep = [axes for axes in grid.axes.flat if max(map(abs, axes.get_ylim())) > LINEAR]
     for axes in grid.axes.flat:
-        if max(map(abs, axes.get_ylim())) > LINEAR:
+        if axes in steep:
             axes.set_yscale("symlog", linthresh=LINEAR)
             axes.yaxis.set_major_formatter(PLAIN)
         whole_epochs(axes)
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
-    grid.set_axis_labels("epoch", "loss difference (nats)")
+    beyond = f"\n{LOG} beyond ±{LINEAR}" if steep else ""
+    grid.set_axis_labels("epoch", f"loss difference (nats){beyond}")
     grid.legend.set_title(None)
     figure: Figure = grid.figure
     kept, every = (len(one.drop_duplicates(RUN)) for one in (curves, rows.curves))

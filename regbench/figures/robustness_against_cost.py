@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.analysis.costs import REFERENCE
 from regbench.analysis.rows import Rows, over_seeds, results, unswept, widest
-from regbench.figures import colours, labelled, legend, markers, reach, side_by_side, task
+from regbench.figures import LOG, colours, labelled, legend, markers, reach, side_by_side, task
 
 __all__ = ["robustness_against_cost"]
 
@@ -35,7 +35,9 @@ def robustness_against_cost(rows: Rows) -> Figure:
         axes.set_title(f"{name}\n{told}", fontsize="medium")
         axes.set(xlim=(0.8, 1.3 * means["cost"].max()), ylim=(-3, 103))
     row[0].set_ylabel("accuracy under attack (%)")
-    figure.supxlabel("passes per image and step (forward and backward: 1)", fontsize="medium")
+    figure.supxlabel(
+        f"passes per image and step (forward and backward: 1; {LOG})", fontsize="medium"
+    )
     legend(figure, *labelled(row))
     return figure
 
