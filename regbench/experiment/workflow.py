@@ -151,9 +151,8 @@ class Bench:
         """The priority of attacks and diagnoses: above every training's."""
         return 1 + len(self._late_to_early)
 
-    @property
-    def data_first(self) -> int:
-        """The priority of preparing data: above all that is done with them."""
+    def data_first(self, wildcards: Wildcards) -> int:  # noqa: ARG002
+        """Return the priority of preparing data: above all that is done with them."""
         return 1 + self.judged_at_once
 
     def suite_card(self, wildcards: Wildcards) -> str:
