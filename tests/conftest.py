@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from regbench.core.kernels import pooled
 from regbench.experiment import members
 from regbench.experiment.manifest import Declared
 from regbench.prepare import Split
@@ -40,6 +41,23 @@ class Heard(TorchDispatchMode):
 def heard() -> Heard:
     """Hears, as a context, which operations run."""
     return Heard()
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often each kernel of regbench.core.kernels.pooled has been called, by name."""
+    calls = dict.fromkeys(("maxima", "to_image", "to_weight"), 0)
+
+    def counting(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
+        def call(*given: object) -> object:
+            calls[name] += 1
+            return kernel(*given)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(pooled, name, counting(name, getattr(pooled, name)))
+    return calls
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -90,25 +90,8 @@ def pair():
     return own, tune(copy.deepcopy(own)).to(memory_format=LAST)
 
 
-def used(monkeypatch):
-    """Count the calls of each kernel from here on, by name."""
-    count = dict.fromkeys(("maxima", "to_image", "to_weight"), 0)
-
-    def counting(name, kernel):
-        def call(*given):
-            count[name] += 1
-            return kernel(*given)
-
-        return call
-
-    for name in count:
-        monkeypatch.setattr(pooled, name, counting(name, getattr(pooled, name)))
-    return count
-
-
-def test_a_network_of_joined_layers_is_the_plain_one(monkeypatch):
+def test_a_network_of_joined_layers_is_the_plain_one(kernel_calls):
     own, tuned = pair()
-    count = used(monkeypatch)
     x, y = torch.rand(6, 1, 28, 28), torch.arange(6)
     torch.testing.assert_close(tuned(x), own(x), rtol=1e-5, atol=1e-5)
     weights = [
@@ -117,11 +100,11 @@ def test_a_network_of_joined_layers_is_the_plain_one(monkeypatch):
     ]
     for one, other in zip(*weights, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    assert count == {"maxima": 2, "to_image": 0, "to_weight": 1}
+    assert kernel_calls == {"maxima": 2, "to_image": 0, "to_weight": 1}
     slopes = [input_gradient(one, x, y, cross_entropy) for one in (own, tuned)]
     torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
     # an attack asks for the images' gradient alone
-    assert count == {"maxima": 3, "to_image": 1, "to_weight": 1}
+    assert kernel_calls == {"maxima": 3, "to_image": 1, "to_weight": 1}
 
 
 def test_both_gradients_in_one_way_back():
@@ -203,22 +186,19 @@ def test_who_counts_operations_sees_them_all():
 @pytest.mark.parametrize("x", [
     torch.rand(2, 1, 28, 28).double(), torch.rand(0, 1, 28, 28), torch.rand(1, 28, 28),
 ])  # fmt: skip
-def test_what_the_kernels_do_not_take_is_left_to_pytorch(x, monkeypatch):
+def test_what_the_kernels_do_not_take_is_left_to_pytorch(x, kernel_calls):
     layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)).to(x.dtype)
     expected = layers(x)
-    tuned = tune(layers)
-    count = used(monkeypatch)
-    torch.testing.assert_close(tuned(x), expected)
-    assert not any(count.values())
+    torch.testing.assert_close(tune(layers)(x), expected)
+    assert not any(kernel_calls.values())
 
 
-def test_a_map_of_odd_sides_is_left_to_pytorch(monkeypatch):
+def test_a_map_of_odd_sides_is_left_to_pytorch(kernel_calls):
     layers = nn.Sequential(nn.Conv2d(1, 4, 2), nn.MaxPool2d(2))
     x = torch.rand(2, 1, 8, 8)
     expected = layers(x)
-    count = used(monkeypatch)
     torch.testing.assert_close(tune(layers)(x), expected)
-    assert not any(count.values())
+    assert not any(kernel_calls.values())
 
 
 def test_only_a_sequential_that_calls_its_layers_in_turn_is_joined():
@@ -250,21 +230,19 @@ def test_a_joined_network_can_be_copied_and_parted_again():
     assert type(untuned(tuned)) is LeNetPlus
 
 
-def test_without_a_compiler_the_layers_are_pytorchs(monkeypatch):
+def test_without_a_compiler_the_layers_are_pytorchs(monkeypatch, kernel_calls):
     own, tuned = pair()
-    count = used(monkeypatch)
     monkeypatch.setattr(pooled, "target", lambda: None)
     x = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(tuned(x), own(x))
-    assert not any(count.values())
+    assert not any(kernel_calls.values())
 
 
-def test_they_can_be_left_out(monkeypatch):
+def test_they_can_be_left_out(monkeypatch, kernel_calls):
     _, tuned = pair()
-    count = used(monkeypatch)
     monkeypatch.setattr(kernels, "OWN", False)
     tuned(torch.rand(2, 1, 28, 28))
-    assert not any(count.values())
+    assert not any(kernel_calls.values())
 
 
 ALONE = """

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from regbench.ascent import Loss, cross_entropy
+from regbench.core.kernels import native
 from regbench.core.layers import (
     HalvingMaxPool2d,
     ImageConv2d,
@@ -82,11 +83,18 @@ def enlarged(network: nn.Module, by: float = 2) -> nn.Module:
     return network
 
 
-def smooth(network: nn.Sequential) -> nn.Sequential:
-    """LeNet+ without a kink: rounding across one changes a unit's gradient altogether."""
+def smooth(network: nn.Sequential, kept: int = 0) -> nn.Sequential:
+    """LeNet+ without a kink: rounding across one changes a unit's gradient altogether.
+
+    Args:
+        network: LeNet+.
+        kept: so many first layers stay as they are.
+    """
     average = nn.AvgPool2d(2)
     smoother = {nn.ReLU: nn.SiLU(), nn.MaxPool2d: average, HalvingMaxPool2d: average}
-    return nn.Sequential(*(smoother.get(type(layer), layer) for layer in network))
+    layers = [*network]
+    others = (smoother.get(type(layer), layer) for layer in layers[kept:])
+    return nn.Sequential(*layers[:kept], *others)
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -170,6 +178,24 @@ def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_onednn(name, of, he
     several = sum(len(gradient) > 1 for gradient in leader.gradients)
     # forward, and back to the input if not of one row; and once all three, the weights too
     assert heard.count["_linear_pointwise"] >= crafted + several + 3
+
+
+@pytest.mark.skipif(native.target() is None, reason="no C compiler is found here")
+@pytest.mark.parametrize("name", METHODS)
+def test_in_float32_a_tuned_lenet_trains_as_the_plain_one_by_the_kernel(name, of, kernel_calls):
+    """The image layer and its pooling as one, which is not heard: it is no operation of PyTorch."""
+    x, y = images((COUNT, *MNIST), torch.float32)
+    loss, networks = of(name), pair("lenet_plus", MNIST, torch.float32)
+    network, tuned = (smooth(enlarged(one, 3), kept=2) for one in networks)
+    leader = Recording(network, x, y, EPSILON, stream())
+    follower = Following(tune(tuned), x, y, EPSILON, stream(), followed=leader.gradients)
+    expected = outcome(loss, leader)
+    got = outcome(loss, follower)
+    assert kernel_calls["maxima"] > kernel_calls["to_image"] >= len(leader.gradients)
+    assert kernel_calls["to_weight"] > 0
+    del expected["penalty"]
+    apart = {part: (got[part] - value).norm() / value.norm() for part, value in expected.items()}
+    assert all(distance <= 1e-5 for distance in apart.values()), apart
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
