@@ -375,12 +375,12 @@ REFUSED = {
     "negative epochs": ("training.epochs", -3, "'training.epochs': Input should be greater than 0"),
     "no epochs": ("training.epochs", None, "training.epochs is set nowhere"),
     "duplicate seed": ("seeds", [1, 1], "seed 1 is given twice"),
-    "no seed": ("seeds", [], "'seeds': expected a list of at least one, got []"),
+    "no seed": ("seeds", [], "'seeds': expected at least 1, got []"),
     "a seed that stands alone": ("seeds", 3, "'seeds': expected a list, in brackets, got 3"),
     "models as a list": (
         "datasets.digits.models",
         ["small_cnn"],
-        "'datasets.digits.models': expected `key: value`, one or more, got ['small_cnn']",
+        "'datasets.digits.models': expected `key: value`, got ['small_cnn']",
     ),
     "an attack in no suite": (
         "attacks",

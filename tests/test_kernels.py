@@ -7,6 +7,7 @@ seen without one too, what the compiler makes of it only there.
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -214,6 +215,34 @@ def test_a_kernel_is_held_against_pytorch_once_for_each_kind_of_input():
     taken(x, noted=False)
     assert plain.calls == 6
     assert kernel.calls == 9 + 6
+
+
+def test_of_several_things_for_each_image_the_number_counts_once():
+    held = []
+    taken = proved_by(lambda x, y: held.append(len(x)) or x, images=2)(lambda x, y: x)
+    for count in (5, 6, 7, 8):
+        taken(torch.rand(count, 2), torch.rand(count, 3))
+    assert held == [5, 8]
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+def test_what_tells_nothing_proves_nothing(value):
+    kernel, plain = Counting(lambda x: 0 * x), Counting(lambda x: 2 * x)
+    taken = proved_by(plain)(kernel)
+    x = torch.full((2,), value)
+    result, _ = taken(x, noted=True)
+    assert torch.equal(result.nan_to_num(9), (2 * x).nan_to_num(9))
+    assert kernel.calls == 0
+    with pytest.warns(RuntimeWarning, match="gives other numbers"):
+        taken(torch.ones(2), noted=True)
+
+
+def test_a_kernel_that_does_not_say_where_maxima_stood_is_not_taken():
+    where = torch.randint(4, (100,), dtype=torch.int8)
+    for told, right in ((where, True), (torch.full_like(where, 3), False)):
+        kernel = proved_by(lambda x: (x, where))(lambda x, told=told: (x, told))
+        with nullcontext() if right else pytest.warns(RuntimeWarning, match="other numbers"):
+            assert torch.equal(kernel(torch.ones(3))[1], where)
 
 
 def test_weights_of_another_number_are_of_another_kind():

@@ -160,7 +160,7 @@ def test_c_beside_a_module_counts_by_its_meaning_too(tmp_path, monkeypatch):
         for text in (
             None,
             "int one(void) { return 1; }",
-            "/* One,\n   or so. */ int one(void) {\n    return 1;  // 1\n}",
+            "/* One,\n   or so. */\n\n  int one(void) {  return 1; }  // 1\n",
             "int one(void) { return 2; }",
         )
     ]

@@ -2,13 +2,17 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from regbench.ascent import cross_entropy, input_gradient
@@ -16,6 +20,7 @@ from regbench.core import kernels
 from regbench.core.kernels import native, plain, pooled
 from regbench.core.layers import HalvingMaxPool2d, ImageConv2d, tune, untuned
 from regbench.core.layers.joined import Joining
+from regbench.core.network import laid_out
 from regbench.models.lenet_plus import LeNetPlus
 
 pytestmark = pytest.mark.skipif(native.target() is None, reason="no C compiler is found here")
@@ -51,14 +56,14 @@ def test_maxima_and_their_ways_back_are_pytorchs(shape, weights, padding, thread
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        where = pooled.places(x, weight, padding)
-        got = pooled.maxima(x, weight, bias, padding, where)
-        unnoted = pooled.maxima(x, weight, bias, padding, None)
+        got, where = pooled.maxima(x, weight, bias, padding, True)
+        unnoted, nothing = pooled.maxima(x, weight, bias, padding, False)
         by_image = pooled.to_image(gradient, where, weight, x.shape[2:], padding)
         by_weight, by_bias = pooled.to_weight(gradient, where, x, weight, padding)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(got, unnoted)
+    assert nothing is None
     results = (got, by_image, by_weight, by_bias)
     for one, other in zip(results, (y.detach(), *expected), strict=True):
         torch.testing.assert_close(
@@ -69,19 +74,39 @@ def test_maxima_and_their_ways_back_are_pytorchs(shape, weights, padding, thread
 def test_a_layer_without_bias_has_none():
     x, weight = torch.rand(2, 1, 4, 4), torch.randn(3, 1, 3, 3)
     expected = F.max_pool2d(F.conv2d(x, weight, padding=1), 2)
-    torch.testing.assert_close(pooled.maxima(x, weight, None, (1, 1), None), expected)
+    got, _ = pooled.maxima(x, weight, None, (1, 1), False)
+    torch.testing.assert_close(got, expected)
+
+
+def by_kernel(function):
+    """A kernel itself, without what it is held against."""
+    return function.__wrapped__
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0, torch.nan])
 def test_of_equals_the_first_is_the_largest_and_nan_is_larger_than_numbers(fill):
+    torch.manual_seed(1)
     x = torch.randint(3, (4, 1, 8, 8)).float()  # few values: many windows hold theirs twice
-    x[:, :, 2, 1::3] = fill
+    x[:, :, 2:5, 1::3] = fill
+    x[0, 0, :2, :2] = fill  # all four
     weight = torch.ones(16, 1, 1, 1)
     expected, where = plain.halved(F.conv2d(x, weight), flattened=False, noted=True)
-    told = pooled.places(x, weight, (0, 0))
-    got = pooled.maxima(x, weight, None, (0, 0), told)
+    got, told = by_kernel(pooled.maxima)(x, weight, None, (0, 0), True)
     assert torch.equal(got.nan_to_num(9), expected.nan_to_num(9))
     assert torch.equal(told, where)
+
+
+def test_many_gradients_of_one_sign_add_up_to_the_last_digits():
+    torch.manual_seed(1)
+    x, weight = torch.rand(64, 1, 28, 28), torch.randn(8, 1, 5, 5)
+    _, where = pooled.maxima(x, weight, None, (2, 2), True)
+    gradient = torch.full((64, 8, 14, 14), 1 / (64 * 14 * 14))
+    for got, expected in zip(
+        pooled.to_weight(gradient, where, x, weight, (2, 2)),
+        plain.pooled_to_weight(gradient.double(), where, x.double(), weight.double(), (2, 2)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def pair():
@@ -165,11 +190,31 @@ def test_the_first_layer_stays_in_float32_where_the_rest_is_bf16():
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_a_layer_with_a_hook_is_called_itself():
+def looked_on(kind, layer, seen):
+    """Have `seen` told whenever `layer` is called, or gone back through, in one of these ways."""
+    if kind == "forward":
+        own = layer.forward
+        layer.forward = lambda x: seen.append(0) or own(x)
+        return SimpleNamespace(remove=lambda: None)
+    register = {
+        "before": layer.register_forward_pre_hook,
+        "after": layer.register_forward_hook,
+        "back": layer.register_full_backward_hook,
+        "everywhere": register_module_forward_hook,
+    }[kind]
+    return register(lambda one, *_: seen.append(0) if one is layer else None)
+
+
+@pytest.mark.parametrize("kind", ["before", "after", "back", "everywhere", "forward"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_that_somebody_looks_at_is_called_itself(place, kind):
     _, tuned = pair()
     seen = []
-    tuned[0].register_forward_hook(lambda *_: seen.append(0))
-    tuned(torch.rand(2, 1, 28, 28))
+    handle = looked_on(kind, tuned[place], seen)
+    try:
+        tuned(torch.rand(2, 1, 28, 28, requires_grad=True)).sum().backward()
+    finally:
+        handle.remove()
     assert seen == [0]
 
 
@@ -181,6 +226,63 @@ def test_who_counts_operations_sees_them_all():
             model(torch.rand(2, 1, 28, 28))
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+def test_who_counts_the_way_back_sees_it_all():
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2))
+    counts = []
+    for model in (layers, tune(copy.deepcopy(layers))):
+        y = model(torch.rand(2, 1, 28, 28)).sum()
+        with FlopCounterMode(display=False) as counter:
+            y.backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+class Viewing(nn.Module):
+    """Takes its maps as rows, which only PyTorch's own layout lets it do."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
+        self.head = nn.Linear(4 * 14 * 14, 10)
+
+    def forward(self, x):
+        return self.head(self.features(x).view(len(x), -1))
+
+
+def test_a_network_that_views_its_maxima_can():
+    own = Viewing()
+    tuned = laid_out(copy.deepcopy(own), torch.device("cpu"), shape=(1, 28, 28))
+    assert isinstance(tuned.features, Joining)
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(tuned(x), own(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_pytorchs_default_type_and_device_do_not_matter(dtype):
+    _, tuned = pair()
+    x = torch.rand(2, 1, 28, 28, requires_grad=True)
+    expected = torch.autograd.grad(tuned(x).sum(), (x, *tuned.parameters()))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            got = torch.autograd.grad(tuned(x).sum(), (x, *tuned.parameters()))
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_compiler_and_a_tracer_of_pytorchs_see_the_layers():
+    tuned = tune(nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)))
+    x = torch.rand(2, 1, 28, 28)
+    graph = torch.compile(tuned, backend="eager", fullgraph=True)
+    torch.testing.assert_close(graph(x), tuned(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing is old
+        traced = torch.jit.trace(tuned, x, check_trace=False)
+    torch.testing.assert_close(traced(x), tuned(x))
 
 
 @pytest.mark.parametrize("x", [
@@ -226,6 +328,9 @@ def test_a_joined_network_can_be_copied_and_parted_again():
     torch.testing.assert_close(tuned(x), own(x))
     assert not torch.allclose(other(x), own(x))
     assert [type(one) for one in (tuned[0], tuned[1])] == [ImageConv2d, HalvingMaxPool2d]
+    again = pickle.loads(pickle.dumps(tuned))
+    assert type(again) is type(other) is type(tuned)
+    assert torch.equal(again(x), tuned(x))
     assert type(tune(tuned)) is type(tuned)
     assert type(untuned(tuned)) is LeNetPlus
 
@@ -286,7 +391,7 @@ def test_the_compiler_says_its_version():
 
 
 def test_a_compiler_that_is_not_there_or_none_is_no_error(tmp_path):
-    for name in ("no-such-compiler", "false"):
+    for name in ("no-such-compiler", "false", "cc 'x"):
         assert alone(tmp_path, CC=name) == ""
     assert not (tmp_path / "regbench").exists()
 
@@ -301,6 +406,20 @@ def test_a_compiler_that_fails_is_told_and_pytorchs_operations_are_taken(tmp_pat
     assert "the kernel maxima fails (OSError:" in told
     assert "out of order" in told
     assert "PyTorch's operations are taken instead, which are slower" in told
+
+
+def test_a_damaged_kernel_is_compiled_anew(tmp_path):
+    alone(tmp_path)
+    (kept,) = (tmp_path / "regbench").iterdir()
+    kept.write_bytes(b"")
+    assert alone(tmp_path) == ""
+    assert kept.stat().st_size > 0
+
+
+def test_another_compiler_makes_another_kernel(tmp_path):
+    alone(tmp_path)
+    assert alone(tmp_path, CC="cc -ffp-contract=off") == ""
+    assert len([*(tmp_path / "regbench").iterdir()]) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path):

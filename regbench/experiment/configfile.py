@@ -50,9 +50,9 @@ SHOWN = 80
 EXPECTED = {
     "list_type": "expected a list, in brackets",
     "tuple_type": "expected a list, in brackets",
-    "too_short": "expected a list of at least one",
-    "dict_type": "expected `key: value`, one or more",
-    "model_type": "expected `key: value`, one or more",
+    "too_short": "expected at least {min_length}",
+    "dict_type": "expected `key: value`",
+    "model_type": "expected `key: value`",
     "bool_type": "expected true or false",
     "int_type": "expected a whole number",
     "float_type": "expected a number",
@@ -92,7 +92,10 @@ _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
 def _sentence(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path)
-    message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    words = EXPECTED.get(error["type"])
+    message = error["msg"].removeprefix("Value error, ")
+    if words:
+        message = words.format(**error.get("ctx", {}))
     if error["type"] == "extra_forbidden":
         return f"unknown key '{where}'{did_you_mean(path[-1], _known_beside(error['loc']))}"
     if error["type"] == "missing":

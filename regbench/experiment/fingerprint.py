@@ -73,7 +73,8 @@ def _in_c(path: Path) -> str:
     if not path.exists():
         return ""
     code = COMMENT.sub(" ", path.read_text(encoding="utf-8"))
-    return " ".join(code.split())
+    # a line ends what it defines
+    return "\n".join(" ".join(line.split()) for line in code.splitlines() if line.strip())
 
 
 @cache

@@ -7,6 +7,7 @@ from torch import fx, nn
 
 from regbench.core.incremental.local import Local, is_pointwise
 from regbench.core.layers import FASTER
+from regbench.core.layers.transforms import hooked
 
 
 class _Tracer(fx.Tracer):
@@ -25,7 +26,7 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
     in place. `y += z` looks like `y + z` in a trace: whether another name for y is read later, only
     its logits tell.
     """
-    if any(map(_hooked, model.children())):
+    if any(hooked(part) for child in model.children() for part in child.modules()):
         return None
     try:
         graph = _Tracer().trace(model)
@@ -36,10 +37,6 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
     if len(inputs) != 1 or not all(_apart(model, module, node) for node in graph.nodes):
         return None
     return module
-
-
-def _hooked(part: nn.Module) -> bool:
-    return any(one._forward_hooks or one._forward_pre_hooks for one in part.modules())
 
 
 def _apart(model: nn.Module, module: fx.GraphModule, node: fx.Node) -> bool:

@@ -88,7 +88,7 @@ def to_image(gradient: Tensor, weight: Tensor, size: torch.Size, padding: Paddin
     return x
 
 
-@proved_by(plain.to_weight)
+@proved_by(plain.to_weight, images=2)
 def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> Tensor:
     """Return the gradient of the weights, (K, C, h, w); the same numbers always, bit by bit."""
     sizes = _Sizes.of(weight, x.shape[2:], padding)

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def target() -> str | None:
     """
     try:
         return _compiler("-dM", "-E", "-x", "c", os.devnull)
-    except OSError:
+    except (OSError, ValueError):  # no such program, or $CC is no command line
         return None
 
 
@@ -44,15 +45,17 @@ def library(source: Path, **constants: int) -> ctypes.CDLL:
         OSError: it is not compiled or not kept here; says why.
     """
     macros = [f"-D{name}={value}" for name, value in constants.items()]
-    told = "\n".join((*FLAGS, *macros, str(target()), source.read_text(encoding="utf-8")))
-    name = f"{source.stem}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
-    kept = _cache() / name
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as room:
-            made = Path(room) / name
-            _compiler(*macros, "-o", str(made), str(source))
-            made.replace(kept)  # whole from the first: a run beside this one may look for it
+    code = source.read_text(encoding="utf-8")
+    told = "\n".join((*_command(), *macros, str(target()), code))
+    kept = _cache() / f"{source.stem}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+    if kept.exists():
+        with suppress(OSError):  # damaged: it is made anew
+            return ctypes.CDLL(str(kept))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as room:
+        made = Path(room) / kept.name
+        _compiler(*macros, "-o", str(made), str(source))
+        made.replace(kept)  # whole from the first: a run beside this one may look for it
     return ctypes.CDLL(str(kept))
 
 
@@ -60,9 +63,16 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regbench"
 
 
+def _command() -> list[str]:
+    return [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS]
+
+
 def _compiler(*arguments: str) -> str:
-    command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*_command(), *arguments]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        check=False,
+    )  # fmt: skip
     if done.returncode:
         raise OSError(f"'{command[0]}' says: {done.stderr.strip()}")
     return done.stdout

@@ -51,13 +51,10 @@ def to_weight(gradient: Tensor, x: Tensor, weight: Tensor, padding: Padding) -> 
 
 
 def pooled(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, where: Tensor | None
-) -> Tensor:
-    """Return the maxima of 2×2 windows of x ∗ W + b and write where each stood."""
-    y, stood = halved(convolved(x, weight, bias, padding), flattened=False, noted=where is not None)
-    if where is not None and stood is not None:
-        where.copy_(stood)
-    return y
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, noted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the maxima of 2×2 windows of x ∗ W + b and, if `noted`, where each stood."""
+    return halved(convolved(x, weight, bias, padding), flattened=False, noted=noted)
 
 
 def pooled_to_image(

@@ -3,8 +3,9 @@
    Compiled for the weights of one layer: KERNELS, CHANNELS, ROWS, COLUMNS. Channels lie last. A
    maximum sees a patch of the image, one row and one column larger than a kernel; its gradient goes
    to that patch by the weights as they lie in it for the place, 0 to 3, where the maximum stood. So
-   no map of the size of the image is written or read, and of its gradient, three quarters zeros, a
-   quarter is computed. */
+   none of the convolution's maps is written or read as a whole, and of their gradients, three
+   quarters zeros, a quarter is computed. What is infinite or NaN in a gradient reaches the whole
+   patch. */
 
 #include <stdint.h>
 #include <string.h>
@@ -36,17 +37,17 @@ struct sizes {
     int64_t images, height, width, top, left, parts, threads, room;
 };
 
-/* An image within its margin of zeros, and how to go through it. */
+/* An image within its margin of zeros, a frame, and how to go through it: its rows end with as much
+   as a patch at their end may be wider than they are, and the height and width of its maxima. */
 static int64_t stride(const struct sizes *of) { return (of->width + 2 * of->left) * CHANNELS + 8; }
 static int64_t high(const struct sizes *of) { return (of->height + 2 * of->top - ROWS + 1) / 2; }
 static int64_t wide(const struct sizes *of) { return (of->width + 2 * of->left - COLUMNS + 1) / 2; }
 static int64_t margin(const struct sizes *of) { return of->top * stride(of) + of->left * CHANNELS; }
 
-int64_t room_of_frame(const struct sizes *of) {
-    return (of->height + 2 * of->top) * stride(of) + WIDE;
-}
+int64_t room_of_frame(const struct sizes *of) { return (of->height + 2 * of->top) * stride(of); }
 
-int64_t room_of_sums(void) { return PLACES * PATCH * LANES; }
+/* Of a kernel's weights as they lie in a patch, for each place. */
+int64_t room_of_patches(void) { return PLACES * PATCH * LANES; }
 
 /* The first image of a part; each part is one thread's. */
 static int64_t first(const struct sizes *of, int64_t part) {
@@ -63,7 +64,7 @@ static vector chosen(numbers one, vector yes, vector no) {
     return (vector)((one & (numbers)yes) | (~one & (numbers)no));
 }
 
-/* The first of the largest, as PyTorch has it, of which NaN is one; and where it stood. */
+/* The largest, and where it stood, as PyTorch has them: the first of equals, or the last NaN. */
 static vector largest(const vector of[PLACES], numbers *where) {
     vector most = of[0];
     *where = (numbers){0};
@@ -120,15 +121,15 @@ void maxima(const float *x, const float *weight, const float *bias, float *y, in
         for (int c = 0; c < CHANNELS; c++)
             for (int tap = 0; tap < ROWS * COLUMNS; tap++)
                 taps[tap * CHANNELS + c][k / LANES][k % LANES] = *weight++;
-    const int64_t step = stride(of), rows = high(of), columns = wide(of);
+    const int64_t step = stride(of), lines = high(of), line = wide(of);
 #pragma omp parallel for num_threads(of->threads) schedule(static, 1)
     for (int64_t part = 0; part < of->parts; part++) {
         float *frame = frames + part * of->room;
         for (int64_t n = first(of, part); n < first(of, part + 1); n++) {
             framed(x + n * of->height * of->width * CHANNELS, frame, of);
-            for (int64_t row = 0; row < rows; row++)
-                for (int64_t column = 0; column < columns; column++) {
-                    const int64_t at = ((n * rows + row) * columns + column) * KERNELS;
+            for (int64_t row = 0; row < lines; row++)
+                for (int64_t column = 0; column < line; column++) {
+                    const int64_t at = ((n * lines + row) * line + column) * KERNELS;
                     windowed(frame + 2 * (row * step + column * CHANNELS), step, taps, offset,
                              y + at, where ? where + at : where);
                 }
@@ -146,11 +147,11 @@ static int living(const float *gradient, int kernels[KERNELS]) {
     return count;
 }
 
-/* The gradient of the images, laid out like x, of that of the maxima. */
+/* The gradient of the images, laid out like x, of that of the maxima; patches is of KERNELS times
+   room_of_patches zeros. */
 void to_image(const float *gradient, const int8_t *where, const float *weight, float *x,
-              float *frames, const struct sizes *of) {
-    vector placed[KERNELS][PLACES][PATCH];
-    memset(placed, 0, sizeof placed);
+              float *patches, float *frames, const struct sizes *of) {
+    vector(*placed)[PLACES][PATCH] = (void *)patches;
     for (int k = 0; k < KERNELS; k++)
         for (int c = 0; c < CHANNELS; c++)
             for (int row = 0; row < ROWS; row++)
@@ -158,14 +159,14 @@ void to_image(const float *gradient, const int8_t *where, const float *weight, f
                     for (int place = 0; place < PLACES; place++)
                         ((float *)placed[k][place])[(row + place / 2) * WIDE +
                                                     (column + place % 2) * CHANNELS + c] = *weight;
-    const int64_t step = stride(of), rows = high(of), columns = wide(of);
+    const int64_t step = stride(of), lines = high(of), line = wide(of);
 #pragma omp parallel for num_threads(of->threads) schedule(static, 1)
     for (int64_t part = 0; part < of->parts; part++) {
         float *frame = frames + part * of->room;
         for (int64_t n = first(of, part); n < first(of, part + 1); n++) {
             memset(frame, 0, of->room * sizeof *frame);
-            for (int64_t window = 0; window < rows * columns; window++) {
-                const int64_t at = (n * rows * columns + window) * KERNELS;
+            for (int64_t window = 0; window < lines * line; window++) {
+                const int64_t at = (n * lines * line + window) * KERNELS;
                 int kernels[KERNELS];
                 const int count = living(gradient + at, kernels);
                 vector even[PATCH] = {{0}}, odd[PATCH] = {{0}};  /* two sums in turn wait less */
@@ -180,35 +181,36 @@ void to_image(const float *gradient, const int8_t *where, const float *weight, f
                 float patch[PATCH * LANES];
                 for (int v = 0; v < PATCH; v++)
                     *(vector *)(patch + v * LANES) = even[v] + odd[v];
-                float *corner = frame + 2 * (window / columns * step + window % columns * CHANNELS);
+                float *corner = frame + 2 * (window / line * step + window % line * CHANNELS);
                 for (int row = 0; row <= ROWS; row++)
                     for (int tap = 0; tap < WIDE; tap++)
                         corner[row * step + tap] += patch[row * WIDE + tap];
             }
-            const int64_t line = of->width * CHANNELS;
+            const int64_t across = of->width * CHANNELS;
             for (int64_t row = 0; row < of->height; row++)
-                memcpy(x + (n * of->height + row) * line, frame + margin(of) + row * step,
-                       line * sizeof *x);
+                memcpy(x + (n * of->height + row) * across, frame + margin(of) + row * step,
+                       across * sizeof *x);
         }
     }
 }
 
-/* The gradients of weight and bias, added up image by image; sums is of (parts, KERNELS, PLACES,
-   PATCH × LANES) zeros, by_bias of (parts, KERNELS) zeros, of which the first is the result. */
+/* The gradients of weight and bias; sums is of parts times KERNELS times room_of_patches zeros,
+   by_bias of (parts, KERNELS) zeros, of which the first row is the result. */
 void to_weight(const float *gradient, const int8_t *where, const float *x, float *by_weight,
-               float *by_bias, float *sums, float *frames, const struct sizes *of) {
+               double *by_bias, float *sums, float *frames, const struct sizes *of) {
     static const int64_t size = PATCH * LANES;
-    const int64_t step = stride(of), rows = high(of), columns = wide(of);
+    const int64_t step = stride(of), lines = high(of), line = wide(of);
 #pragma omp parallel for num_threads(of->threads) schedule(static, 1)
     for (int64_t part = 0; part < of->parts; part++) {
-        float *frame = frames + part * of->room, *bias = by_bias + part * KERNELS;
+        float *frame = frames + part * of->room;
+        double *bias = by_bias + part * KERNELS;
         float *own = sums + part * KERNELS * PLACES * size;
         for (int64_t n = first(of, part); n < first(of, part + 1); n++) {
             framed(x + n * of->height * of->width * CHANNELS, frame, of);
-            for (int64_t window = 0; window < rows * columns; window++) {
-                const int64_t at = (n * rows * columns + window) * KERNELS;
+            for (int64_t window = 0; window < lines * line; window++) {
+                const int64_t at = (n * lines * line + window) * KERNELS;
                 const float *corner =
-                    frame + 2 * (window / columns * step + window % columns * CHANNELS);
+                    frame + 2 * (window / line * step + window % line * CHANNELS);
                 vector patch[PATCH] = {{0}};
                 for (int row = 0; row <= ROWS; row++)
                     memcpy((float *)patch + row * WIDE, corner + row * step, WIDE * sizeof *corner);

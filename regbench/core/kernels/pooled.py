@@ -1,20 +1,20 @@
 """The convolution of an image and the 2×2 pooling behind it as one, on a CPU, in float32."""
 
 import ctypes
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from regbench.core import kernels
-from regbench.core.kernels import plain
+from regbench.core.kernels import channels_last, empty, plain
 from regbench.core.kernels.native import library, target
 from regbench.core.kernels.plain import Padding
 from regbench.core.kernels.proof import proved_by
 
 SOURCE = Path(__file__).with_name("pooled.c")
-
-LAST = torch.channels_last
 
 
 class _Sizes(ctypes.Structure):
@@ -26,28 +26,48 @@ class _Sizes(ctypes.Structure):
     ]
 
 
+def take(x: Tensor, weight: Tensor, padding: Padding) -> bool:
+    """Tell whether the kernels take images `x`, (m, C, H, W), to pool what `weight` makes of them.
+
+    There has to be a C compiler.
+    """
+    floats = x.dtype == weight.dtype == torch.float32
+    return (
+        kernels.OWN
+        and floats
+        and x.device.type == weight.device.type == "cpu"
+        and kernels.few(weight)
+        and len(x) > 0
+        and all(size > 0 and size % 2 == 0 for size in _map(x, weight, padding))
+        and target() is not None
+    )
+
+
 @proved_by(plain.pooled)
 def maxima(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, where: Tensor | None
-) -> Tensor:
-    """Return the maxima of 2×2 windows of x ∗ W + b, (m, K, H'/2, W'/2), channels last.
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, noted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the maxima of 2×2 windows of x ∗ W + b and, if `noted`, where each stood, int8.
 
     Args:
         x: (m, C, H, W).
         weight: W, (K, C, h, w).
         bias: b, (K,).
         padding: zeros above and below, left and right; H' and W' are to be even.
-        where: if given, int8 of the shape and layout of the maxima, is told where each stood: 0 to
-            3, row by row, the first of equals. NaN beats numbers.
+        noted: whether to say where: 0 to 3, row by row, the first of equals; NaN beats numbers.
     """
-    x, weight = x.contiguous(memory_format=LAST), weight.contiguous()
-    y = torch.empty(_halved(x, weight, padding), memory_format=LAST)
-    sizes, frames = _parted(x.shape, weight, padding)
-    _library(weight).maxima(*map(_place, (x, weight, bias, y, where, frames)), ctypes.byref(sizes))
-    return y
+    shape = (len(x), len(weight), *(size // 2 for size in _map(x, weight, padding)))
+    y = empty(shape, x, last=True)
+    where = empty(shape, x, last=True, dtype=torch.int8) if noted else None
+    sizes, frames = _parted(x, x.shape, weight, padding)
+    bias = None if bias is None else _dense(bias)
+    own = _library(weight.shape)
+    _run(own.maxima, _last(x), _dense(weight), bias, y, where, frames, sizes=sizes)
+    # as a convolution gives it: a network that views its maps as rows relies on that
+    return y if channels_last(weight) or channels_last(x) else y.contiguous(), where
 
 
-@proved_by(plain.pooled_to_image)
+@proved_by(plain.pooled_to_image, images=2)
 def to_image(
     gradient: Tensor, where: Tensor, weight: Tensor, size: torch.Size, padding: Padding
 ) -> Tensor:
@@ -60,15 +80,16 @@ def to_image(
         size: H, W.
         padding: as of `maxima`.
     """
-    gradient, weight = gradient.contiguous(memory_format=LAST), weight.contiguous()
-    x = torch.empty((len(gradient), weight.shape[1], *size), memory_format=LAST)
-    sizes, frames = _parted(x.shape, weight, padding)
-    own = _library(weight)
-    own.to_image(*map(_place, (gradient, where, weight, x, frames)), ctypes.byref(sizes))
+    own = _library(weight.shape)
+    x = empty((len(gradient), weight.shape[1], *size), gradient, last=True)
+    patches = gradient.new_zeros(len(weight), own.room_of_patches())
+    sizes, frames = _parted(gradient, x.shape, weight, padding)
+    given = (_last(gradient), _last(where), _dense(weight), x, patches, frames)
+    _run(own.to_image, *given, sizes=sizes)
     return x
 
 
-@proved_by(plain.pooled_to_weight)
+@proved_by(plain.pooled_to_weight, images=3)
 def to_weight(
     gradient: Tensor, where: Tensor, x: Tensor, weight: Tensor, padding: Padding
 ) -> tuple[Tensor, Tensor]:
@@ -76,37 +97,14 @@ def to_weight(
 
     The same numbers always, bit by bit, by the same number of threads.
     """
-    gradient, x = gradient.contiguous(memory_format=LAST), x.contiguous(memory_format=LAST)
-    by_weight = torch.empty(weight.shape)
-    sizes, frames = _parted(x.shape, weight, padding)
-    own = _library(weight)
-    by_bias = torch.zeros(sizes.parts, len(weight))
-    sums = torch.zeros(sizes.parts, len(weight), own.room_of_sums())
-    given = (gradient, where, x, by_weight, by_bias, sums, frames)
-    own.to_weight(*map(_place, given), ctypes.byref(sizes))
-    return by_weight, by_bias[0]
-
-
-def take(x: Tensor, weight: Tensor, padding: Padding) -> bool:
-    """Tell whether the kernels take images `x`, (m, C, H, W), to pool what `weight` makes of them.
-
-    They are compiled here, which takes a C compiler.
-    """
-    floats = x.dtype == weight.dtype == torch.float32
-    return (
-        kernels.OWN
-        and floats
-        and x.device.type == "cpu"
-        and kernels.few(weight)
-        and len(x) > 0
-        and all(size > 0 and size % 2 == 0 for size in _map(x, weight, padding))
-        and target() is not None
-    )
-
-
-def places(x: Tensor, weight: Tensor, padding: Padding) -> Tensor:
-    """Return where `maxima` may tell where each stood, not yet told."""
-    return torch.empty(_halved(x, weight, padding), dtype=torch.int8, memory_format=LAST)
+    own = _library(weight.shape)
+    by_weight = gradient.new_empty(weight.shape)
+    sizes, frames = _parted(gradient, x.shape, weight, padding)
+    by_bias = gradient.new_zeros(sizes.parts, len(weight), dtype=torch.float64)
+    sums = gradient.new_zeros(sizes.parts, len(weight), own.room_of_patches())
+    given = (_last(gradient), _last(where), _last(x), by_weight, by_bias, sums, frames)
+    _run(own.to_weight, *given, sizes=sizes)
+    return by_weight, by_bias[0].to(gradient.dtype)
 
 
 def _map(x: Tensor, weight: Tensor, padding: Padding) -> tuple[int, int]:
@@ -118,26 +116,35 @@ def _map(x: Tensor, weight: Tensor, padding: Padding) -> tuple[int, int]:
     return height, width
 
 
-def _halved(x: Tensor, weight: Tensor, padding: Padding) -> tuple[int, int, int, int]:
-    """The shape of the maxima, (m, K, H'/2, W'/2)."""
-    height, width = _map(x, weight, padding)
-    return len(x), len(weight), height // 2, width // 2
-
-
-def _parted(shape: torch.Size, weight: Tensor, padding: Padding) -> tuple[_Sizes, Tensor]:
-    """Return the sizes of a call, and a frame of zeros for each part of the images."""
+def _parted(
+    like: Tensor, shape: torch.Size, weight: Tensor, padding: Padding
+) -> tuple[_Sizes, Tensor]:
+    """Return the sizes of a call on images of `shape`, and a frame of zeros for each part."""
     images, _, height, width = shape
-    # as many as PyTorch has, whose threads these are: they end where fewer are asked for
+    # as many as PyTorch asks for: where OpenMP is PyTorch's own, asking for fewer would end threads
     threads = torch.get_num_threads() if images > 1 else 1
     sizes = _Sizes(images, height, width, *padding, min(images, threads), threads)
-    sizes.room = _library(weight).room_of_frame(ctypes.byref(sizes))
-    return sizes, torch.zeros(sizes.parts, sizes.room)
+    sizes.room = _library(weight.shape).room_of_frame(ctypes.byref(sizes))
+    return sizes, like.new_zeros(sizes.parts, sizes.room)
 
 
-def _library(weight: Tensor) -> ctypes.CDLL:
-    kernels, channels, rows, columns = weight.shape
-    return library(SOURCE, KERNELS=kernels, CHANNELS=channels, ROWS=rows, COLUMNS=columns)
+@cache
+def _library(weights: torch.Size) -> ctypes.CDLL:
+    count, channels, rows, columns = weights
+    made = library(SOURCE, KERNELS=count, CHANNELS=channels, ROWS=rows, COLUMNS=columns)
+    made.room_of_frame.restype = made.room_of_patches.restype = ctypes.c_int64
+    return made
 
 
-def _place(x: Tensor | None) -> ctypes.c_void_p | None:
-    return None if x is None else ctypes.c_void_p(x.data_ptr())
+def _last(x: Tensor) -> Tensor:
+    return x.resolve_neg().contiguous(memory_format=torch.channels_last)
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.resolve_neg().contiguous()
+
+
+def _run(function: Callable[..., object], *given: Tensor | None, sizes: _Sizes) -> None:
+    """Call `function` with where each lies; all are held until it returns."""
+    places = (None if one is None else ctypes.c_void_p(one.data_ptr()) for one in given)
+    function(*places, ctypes.byref(sizes))

@@ -32,7 +32,7 @@ def halved(x: Tensor, *, flattened: bool, noted: bool) -> tuple[Tensor, Tensor |
     return y, where
 
 
-@proved_by(plain.spread)
+@proved_by(plain.spread, images=2)
 def spread(gradient: Tensor, where: Tensor) -> Tensor:
     """Return `gradient` where the maxima stood, (m, C, H, W), and 0 elsewhere.
 

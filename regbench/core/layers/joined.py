@@ -13,7 +13,7 @@ from regbench.core.kernels.plain import Padding
 from regbench.core.layers.held import Held
 from regbench.core.layers.image import ImageConv2d
 from regbench.core.layers.pooling import HalvingMaxPool2d
-from regbench.core.layers.transforms import transformed
+from regbench.core.layers.transforms import counted, hooked, transformed
 
 
 class Joining:
@@ -46,20 +46,19 @@ class Joining:
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the layers make of `x`, one after the other."""
-        left: list[nn.Module] = list(self)  # type: ignore[call-overload]
-        while left:
-            layer, *left = left
-            if (
-                isinstance(layer, ImageConv2d)
-                and left
-                and _pool(layer, left[0])
-                and _take(layer, x)
-            ):
+        rest: list[nn.Module] = list(self)  # type: ignore[call-overload]
+        while rest:
+            layer, *rest = rest
+            if isinstance(layer, ImageConv2d) and rest and _at_once(layer, rest[0], x):
                 with torch.autocast("cpu", enabled=False):
-                    x, left = _joined(layer, x), left[1:]
+                    x, rest = _joined(layer, x), rest[1:]
             else:
                 x = layer(x)
         return x
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Return how it is copied and pickled: its class is made where it is needed."""
+        return _made, (type(self).__bases__[1],), self.__getstate__()
 
 
 @cache
@@ -67,25 +66,28 @@ def _joining(kind: type[nn.Module]) -> type[nn.Module]:
     return type(kind.__name__, (Joining, kind), {"__module__": kind.__module__})
 
 
+def _made(kind: type[nn.Module]) -> nn.Module:
+    joined = _joining(kind)  # type: ignore[arg-type]
+    return joined.__new__(joined)
+
+
 def _pool(layer: nn.Module, after: nn.Module) -> bool:
-    """Tell whether `layer` and `after` are such, and nothing looks at what is between them."""
-    return (
-        type(layer) is ImageConv2d
-        and type(after) is HalvingMaxPool2d
-        and not any(one._forward_hooks or one._forward_pre_hooks for one in (layer, after))
-    )
+    """Tell whether `layer` and `after` are such."""
+    return type(layer) is ImageConv2d and type(after) is HalvingMaxPool2d
 
 
-def _take(layer: ImageConv2d, x: Tensor) -> bool:
-    """Tell whether `layer` and the pooling behind it take `x` at once: on a CPU, in float32."""
+def _at_once(layer: ImageConv2d, after: nn.Module, x: Tensor) -> bool:
+    """Tell whether both take `x` as one, and nobody looks at what is between them."""
     return (
-        type(x) is Tensor
+        _pool(layer, after)
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and not transformed()
+        and not counted()
+        and not any(hooked(one) or "forward" in vars(one) for one in (layer, after))
+        and type(x) is Tensor
         and x.ndim == 4
         and pooled.take(x, layer.weight, _padding(layer))
-        and not transformed()
-        and not torch.compiler.is_compiling()
-        # who counts operations is to see PyTorch's
-        and torch._C._len_torch_dispatch_stack() == 0
     )
 
 
@@ -98,7 +100,8 @@ def _joined(layer: ImageConv2d, x: Tensor) -> Tensor:
     padding = _padding(layer)
     trained = layer.weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad)
     if not torch.is_grad_enabled() or not (trained or x.requires_grad):
-        maxima: Tensor = pooled.maxima(x, layer.weight, layer.bias, padding, None)
+        maxima: Tensor
+        maxima, _ = pooled.maxima(x, layer.weight, layer.bias, padding, False)
         return maxima
     y, where = _ToWeight.apply(x.detach(), layer.weight, layer.bias, padding, Held(x))
     # a node of its own: an attack asks for the image's gradient without the weights'
@@ -113,8 +116,8 @@ class _ToWeight(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, held: Held
     ) -> tuple[Tensor, Tensor]:
-        where = pooled.places(x, weight, padding)
-        y: Tensor = pooled.maxima(x, weight, bias, padding, where)
+        y, where = pooled.maxima(x, weight, bias, padding, True)
+        assert where is not None
         ctx.save_for_backward(where, x, weight)
         ctx.mark_non_differentiable(where)
         ctx.padding, ctx.held = padding, held
@@ -152,5 +155,5 @@ class _ToImage(torch.autograd.Function):
 def _way(
     gradient: Tensor, own: Callable[..., Any], plainly: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return the way back: our own, or what can be differentiated once more, or batched."""
-    return plainly if torch.is_grad_enabled() or transformed(gradient) else own
+    """Return the way back: our own, or what can be differentiated once more, batched, counted."""
+    return plainly if torch.is_grad_enabled() or transformed(gradient) or counted() else own
