@@ -132,22 +132,22 @@ def test_a_network_of_joined_layers_is_the_plain_one(kernel_calls):
     assert kernel_calls == {"maxima": 3, "to_image": 1, "to_weight": 1}
 
 
-def test_both_gradients_in_one_way_back():
-    x, y = torch.rand(6, 1, 28, 28), torch.arange(6)
-    found = []
+def losses():
+    """Each network of `pair`, images that a gradient may be asked for, and their loss."""
     for model in pair():
-        images = x.clone().requires_grad_()
-        loss = cross_entropy(model(images), y)
-        found.append(torch.autograd.grad(loss, (images, *model.parameters())))
+        x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        yield model, x, cross_entropy(model(x), torch.arange(3))
+
+
+def test_both_gradients_in_one_way_back():
+    found = [torch.autograd.grad(loss, (x, *model.parameters())) for model, x, loss in losses()]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_a_gradient_can_be_differentiated_once_more():
     found = []
-    for model in pair():
-        x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(2)).requires_grad_()
-        loss = cross_entropy(model(x), torch.arange(3))
+    for model, x, loss in losses():
         (slope,) = torch.autograd.grad(loss, x, create_graph=True)
         first = model[0].weight
         found.append(torch.autograd.grad(1e5 * slope.square().sum(), (first, x)))
@@ -158,9 +158,7 @@ def test_a_gradient_can_be_differentiated_once_more():
 
 def test_gradients_of_the_weights_can_be_differentiated_by_the_images():
     found = []
-    for model in pair():
-        x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(2)).requires_grad_()
-        loss = cross_entropy(model(x), torch.arange(3))
+    for model, x, loss in losses():
         by_weights = torch.autograd.grad(loss, tuple(model.parameters())[:2], create_graph=True)
         total = sum(one.square().sum() for one in by_weights)
         found.append(torch.autograd.grad(1e3 * total, x)[0])

@@ -57,10 +57,10 @@ def properties_during_training(rows: Rows) -> Figure:
     )  # fmt: skip
     grid.refline(y=0, color="0.4", linestyle=":", zorder=0)
     steep = [axes for axes in grid.axes.flat if max(map(abs, axes.get_ylim())) > LINEAR]
+    for axes in steep:
+        axes.set_yscale("symlog", linthresh=LINEAR)
+        axes.yaxis.set_major_formatter(PLAIN)
     for axes in grid.axes.flat:
-        if axes in steep:
-            axes.set_yscale("symlog", linthresh=LINEAR)
-            axes.yaxis.set_major_formatter(PLAIN)
         whole_epochs(axes)
     grid.set_titles("{row_name}\n{col_name}" if several else "{col_name}")
     beyond = f"\n{LOG} beyond ±{LINEAR}" if steep else ""

@@ -59,9 +59,9 @@ def maxima(
     shape = (len(x), len(weight), *(size // 2 for size in _map(x, weight, padding)))
     y = empty(shape, x, last=True)
     where = empty(shape, x, last=True, dtype=torch.int8) if noted else None
-    sizes, frames = _parted(x, x.shape, weight, padding)
-    bias = None if bias is None else _dense(bias)
     own = _library(weight.shape)
+    sizes, frames = _parted(own, x, x.shape, padding)
+    bias = None if bias is None else _dense(bias)
     _run(own.maxima, _last(x), _dense(weight), bias, y, where, frames, sizes=sizes)
     # as a convolution gives it: a network that views its maps as rows relies on that
     return y if channels_last(weight) or channels_last(x) else y.contiguous(), where
@@ -83,7 +83,7 @@ def to_image(
     own = _library(weight.shape)
     x = empty((len(gradient), weight.shape[1], *size), gradient, last=True)
     patches = gradient.new_zeros(len(weight), own.room_of_patches())
-    sizes, frames = _parted(gradient, x.shape, weight, padding)
+    sizes, frames = _parted(own, gradient, x.shape, padding)
     given = (_last(gradient), _last(where), _dense(weight), x, patches, frames)
     _run(own.to_image, *given, sizes=sizes)
     return x
@@ -99,7 +99,7 @@ def to_weight(
     """
     own = _library(weight.shape)
     by_weight = gradient.new_empty(weight.shape)
-    sizes, frames = _parted(gradient, x.shape, weight, padding)
+    sizes, frames = _parted(own, gradient, x.shape, padding)
     by_bias = gradient.new_zeros(sizes.parts, len(weight), dtype=torch.float64)
     sums = gradient.new_zeros(sizes.parts, len(weight), own.room_of_patches())
     given = (_last(gradient), _last(where), _last(x), by_weight, by_bias, sums, frames)
@@ -117,14 +117,14 @@ def _map(x: Tensor, weight: Tensor, padding: Padding) -> tuple[int, int]:
 
 
 def _parted(
-    like: Tensor, shape: torch.Size, weight: Tensor, padding: Padding
+    own: ctypes.CDLL, like: Tensor, shape: torch.Size, padding: Padding
 ) -> tuple[_Sizes, Tensor]:
     """Return the sizes of a call on images of `shape`, and a frame of zeros for each part."""
     images, _, height, width = shape
     # as many as PyTorch asks for: where OpenMP is PyTorch's own, asking for fewer would end threads
     threads = torch.get_num_threads() if images > 1 else 1
     sizes = _Sizes(images, height, width, *padding, min(images, threads), threads)
-    sizes.room = _library(weight.shape).room_of_frame(ctypes.byref(sizes))
+    sizes.room = own.room_of_frame(ctypes.byref(sizes))
     return sizes, like.new_zeros(sizes.parts, sizes.room)
 
 
