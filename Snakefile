@@ -31,6 +31,7 @@ for path in sorted(Path(workflow.basedir, "rules/regularizers").glob("*.smk")):
         include: path
 
 
+include: "rules/pretrained.smk"
 include: "rules/attack.smk"
 include: "rules/diagnose.smk"
 include: "rules/results.smk"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regbench.core.network import network
 from regbench.core.precision import PRECISIONS
 from regbench.experiment.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.experiment.members import build
 from regbench.prepare import Data
 from regbench.training.descent import TrainingLoss
@@ -80,7 +80,8 @@ class Built(NamedTuple):
 def built(case: Case, device: torch.device) -> Built:
     """Return what our structure makes of a case."""
     run = card(case)
-    model = network(run, Data(Path(), SHAPES[case.network], 10, 1), device)
+    data = Data(Path(), SHAPES[case.network], 10, 1)
+    model = network(run, data, device, run.training.precision)
     return Built(run, model, build(run.regularizer.loss, run.regularizer.hyperparameters))
 
 

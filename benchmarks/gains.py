@@ -22,7 +22,7 @@ from regbench.core import kernels
 from regbench.core.kernels import native
 from regbench.core.layers import Joining, ScalingBatchNorm2d
 from regbench.errors import UserError, program
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 
 Part = Callable[[bool], AbstractContextManager[object]]
 """Whether a part is in the step -> a context in which steps built and taken are so."""

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from regbench.errors import UserError, program
-from regbench.experiment.cards import Card, DataCard
+from regbench.experiment.cards import Card, DataCard, PretrainedCard, RunCard
 from regbench.experiment.fingerprint import fingerprint
 from regbench.experiment.manifest import Manifest
 from regbench.experiment.members import build, check_values, fit, load
@@ -35,13 +36,15 @@ Pairs = tuple[tuple[str, dict[str, Any]], ...]
 class Claims(Card):
     """Classes with the parameters they will be made with; networks get two more from the data.
 
-    `judged` has each data set, by its name in the config, with the attacks that it is judged by.
+    `judged` has each data set, by its name in the config, with the attacks that it is judged by;
+    `pretrained` each network that was trained elsewhere, with the file of its weights.
     """
 
     built: Pairs
     attacks: Pairs
     networks: Pairs
     judged: dict[str, tuple[DataCard, Pairs]]
+    pretrained: tuple[tuple[PretrainedCard, str], ...] = ()
 
 
 def claims(manifest: Manifest) -> Claims:
@@ -53,7 +56,11 @@ def claims(manifest: Manifest) -> Claims:
     }
     attacks = [attack for those in by_dataset.values() for attack in those]
     data = [(card.data.source, card.data.arguments) for card in cards]
-    losses = [(card.regularizer.loss, card.regularizer.hyperparameters) for card in cards]
+    losses = [
+        (card.regularizer.loss, card.regularizer.hyperparameters)
+        for card in cards
+        if isinstance(card, RunCard)
+    ]
     networks = [(card.model.architecture, card.model.arguments) for card in cards]
     return Claims(
         built=_distinct([*data, *losses, *attacks]),
@@ -63,6 +70,11 @@ def claims(manifest: Manifest) -> Claims:
             run.dataset: (run.card.data, _distinct(by_dataset[run.dataset]))
             for run in manifest.runs
         },
+        pretrained=tuple(
+            (run.card, run.weights)
+            for run in manifest.runs
+            if isinstance(run.card, PretrainedCard) and run.weights
+        ),
     )
 
 
@@ -110,6 +122,8 @@ def check(wanted: Claims) -> None:
         with telling(f"datasets.{dataset}"):
             _refuse_few_images(data)
             _refuse_few_classes(data, attacks)
+    for card, weights in wanted.pretrained:
+        _refuse_other_weights(card, weights)
 
 
 def _refuse_few_images(data: DataCard) -> None:
@@ -130,6 +144,19 @@ def _refuse_few_classes(data: DataCard, attacks: Pairs) -> None:
     if known:
         for member in particular:
             member.refuse_classes(known.classes)
+
+
+def _refuse_other_weights(card: PretrainedCard, weights: str) -> None:
+    """Refuse a file that is not there, not the one that is meant, or not of its network."""
+    from regbench.core.network import plain  # noqa: PLC0415 - torch, as above
+    from regbench.storage.foreign import fill, weights_of  # noqa: PLC0415 - likewise
+
+    path = Path(os.environ.get("REGBENCH_DATA") or "data", weights)
+    found, known = weights_of(path, card.weights), _size(card.data)
+    if known:
+        with _told_of(card.model.architecture):
+            model = plain(card.model, known.shape, known.classes)
+        fill(model, found, path)
 
 
 def _size(data: DataCard) -> "Size | None":

@@ -25,6 +25,9 @@ from regbench.storage.seals import write_table
 NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
 """Columns that say nothing of some attacks, and that files from before them lack."""
 
+OF_TRAINING = ["cost", "best_epoch", "train_seconds", "forward_passes", "backward_passes"]
+"""Numbers that say nothing of a network that was trained elsewhere."""
+
 
 def collect(
     manifest: Manifest, partial: bool = False, before: Mapping[str, Known] | None = None
@@ -117,6 +120,8 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
     table = pd.concat(frames, ignore_index=True)
     for column in table.columns.intersection(list(order)):
         table[column] = pd.Categorical(table[column].astype(str), order[column], ordered=True)
+    for column in table.columns.intersection(OF_TRAINING):
+        table[column] = pd.to_numeric(table[column])
     return table.astype({name: NULLABLE[name] for name in table.columns.intersection([*NULLABLE])})
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from regbench.core.network import plain
 from regbench.core.weights import loaded
 from regbench.errors import UserError, program
-from regbench.experiment.cards import RunCard
+from regbench.experiment.cards import AnyCard, card_of
 from regbench.experiment.sizes import size
 from regbench.prepare import Data
 from regbench.storage.seals import read_record
@@ -36,12 +36,12 @@ def network_of(run: str | Path, checkpoint: str = "best") -> nn.Module:
         UserError: the folder holds no run, or the size of its data set cannot be known.
     """
     folder = Path(run)
-    card = RunCard.read(str(folder / "card.json"))
+    card = card_of(folder)
     data = _data(folder, card)
     return loaded(plain(card.model, data.shape, data.classes), card, folder, checkpoint)
 
 
-def _data(folder: Path, card: RunCard) -> Data:
+def _data(folder: Path, card: AnyCard) -> Data:
     """What the network of a run was made for; older runs do not say, only their data set does."""
     path = folder / "run.json"
     told = read_record(path) if path.exists() else {}

@@ -68,6 +68,7 @@ def trainings(manifest: Manifest, targets: set[str]) -> list[Work]:
             precision=run.card.training.precision,
         )
         for run in _trained_now(manifest, targets)
+        if isinstance(run.card, RunCard) and run.cost is not None
     ]
 
 

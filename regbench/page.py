@@ -32,7 +32,7 @@ from regbench.analysis.gaps import gaps
 from regbench.analysis.masking import panel
 from regbench.analysis.published import NOTHING, Published
 from regbench.analysis.published import load as load_published
-from regbench.analysis.rows import Rows, load, over_seeds
+from regbench.analysis.rows import Rows, elsewhere, load, over_seeds
 from regbench.analysis.unfinished import unfinished
 from regbench.errors import UserError, program
 from regbench.experiment.manifest import Manifest
@@ -121,13 +121,15 @@ def _template() -> Template:
 
 
 def _size(rows: Rows) -> str:
-    runs = rows.runs
+    runs, given = rows.runs, elsewhere(rows.runs)
     told = {
         "data set": runs["dataset"].nunique(), "network": runs["model"].nunique(),
-        "method": runs["method"].nunique(), "training": len(runs),
-        "evaluation": len(rows.evaluations), "verdict": len(rows.verdicts),
+        "method": runs["method"].nunique(), "training": int((~given).sum()),
+        "pretrained network": int(given.sum()), "evaluation": len(rows.evaluations),
+        "verdict": len(rows.verdicts),
     }  # fmt: skip
-    return ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in told.items())
+    counts = {name: count for name, count in told.items() if count}
+    return ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items())
 
 
 def _dated(told: dict[str, str]) -> dict[str, str]:

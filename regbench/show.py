@@ -12,10 +12,8 @@ from typing import Any
 import yaml
 
 from regbench.errors import UserError, program
-from regbench.experiment.cards import RunCard
+from regbench.experiment.cards import CARD, card_of
 from regbench.storage.seals import read_record, read_table
-
-CARD = "card.json"
 
 Told = dict[str, Any]
 
@@ -41,7 +39,7 @@ def show(path: Path) -> Told:
 def _run(folder: Path) -> Told:
     suites = sorted(folder.glob("*.parquet"))
     record, card = read_record(folder / "run.json"), _card(folder / CARD)
-    key = RunCard.model_validate(card).key
+    key = card_of(folder).key
     if record["card"] != key:
         raise UserError(
             f"'{folder}': run.json is of the card {record['card']}, but card.json beside it is of"
@@ -55,7 +53,7 @@ def _run(folder: Path) -> Told:
 
 
 def _card(path: Path) -> Told:
-    return RunCard.read(str(path)).model_dump(mode="json")
+    return card_of(path.parent).model_dump(mode="json")
 
 
 def _table(path: Path) -> Told:

@@ -1,13 +1,11 @@
 """Stage 2: images + run card -> weights (best and last), learning curve, run record."""
 
 import argparse
-import math
 import os
 import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -23,23 +21,20 @@ from regbench.experiment.fingerprint import TRAINING, fingerprint
 from regbench.experiment.members import build
 from regbench.prepare import Data, open_data
 from regbench.step import Step
-from regbench.storage import tensors
 from regbench.storage.locks import sole
 from regbench.storage.provenance import provenance
-from regbench.storage.seals import digest_of, read_record, write_record
+from regbench.storage.seals import read_record
+from regbench.training import outcome
 from regbench.training.course import Epoch
 from regbench.training.descent import TrainingLoss
 from regbench.training.keeper import Keeper, key
 from regbench.training.loop import Trained, fit
 from regbench.training.passes import Passes, passes
 
-FILES = ("card.json", "best.safetensors", "last.safetensors", "curve.csv")
-"""Whose digests stand in run.json."""
-
 
 def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
     """Train the network of `card` on `data`; a progress bar on a terminal, plain lines in a log."""
-    model = network(card, data, device)
+    model = network(card, data, device, card.training.precision)
     refuse_misfit(model, card.model.architecture, data.shape, data.classes, device)
     loss = loss_of(card, device)
     train_split, held_out = data.split("train", device), data.split("validation", device)
@@ -70,22 +65,15 @@ def line(row: Epoch) -> str:
 
 def code(card: RunCard) -> str:
     """Return the fingerprint of the code that decides the weights of a run."""
-    return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
+    return fingerprint((*TRAINING, *card.members))
 
 
 def status(trained: Trained, classes: int, validation: int) -> str:
-    """Return `ok`, or what is wrong with the weights that will be judged.
-
-    Collapsed is a network whose accuracy on the validation images is not above chance by three
-    standard errors.
-    """
+    """Return `ok`, or what is wrong with the weights that will be judged."""
     if trained.status != "ok":
         return trained.status
-    chance = 1 / classes
     clean = trained.curve[trained.best_epoch - 1]["validation_clean"]
-    if clean > chance + 3 * math.sqrt(chance * (1 - chance) / validation):
-        return "ok"
-    return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
+    return outcome.status(clean, classes, validation)
 
 
 def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
@@ -94,8 +82,10 @@ def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
     try:
         x, y = data.split("train", device, card.training.batch_size)
         start = torch.zeros((), device=device)
-        step = Step(network(card, data, device), x, y, card.epsilon, noise, start)
-        with PRECISIONS[card.training.precision](device):
+        precision = card.training.precision
+        model = network(card, data, device, precision)
+        step = Step(model, x, y, card.epsilon, noise, start)
+        with PRECISIONS[precision](device):
             return passes(loss_of(card, device), step)
     except (RuntimeError, MemoryError) as error:
         if not exhausted(error):
@@ -125,17 +115,6 @@ def record(
         **most,
         **provenance(device),
     }
-
-
-def write(out: Path, card: RunCard, trained: Trained, record: dict[str, object]) -> None:
-    """Write card.json, best.safetensors, last.safetensors, curve.csv and run.json under `out`."""
-    (out / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    tensors.write(out / "best.safetensors", trained.best, {"card": card.key})
-    tensors.write(out / "last.safetensors", trained.last, {"card": card.key})
-    curve = pd.DataFrame(trained.curve, columns=list(Epoch.__annotations__))
-    curve.to_csv(out / "curve.csv", index=False)
-    files = {name: digest_of(out / name) for name in FILES}
-    write_record(out / "run.json", {**record, "files": files})
 
 
 def there(out: Path, card: RunCard, data: Data) -> bool:
@@ -173,7 +152,8 @@ def run(card: RunCard, data: Data, device: torch.device, out: Path) -> None:
     started = time.perf_counter()
     trained = train(card, data, device, keeper)
     seconds = time.perf_counter() - started
-    write(out, card, trained, record(card, trained, data, device, seconds))
+    told = record(card, trained, data, device, seconds)
+    outcome.write(out, card, trained.best, trained.last, trained.curve, told)
     keeper.forget()
 
 

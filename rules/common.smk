@@ -21,6 +21,15 @@ shell.prefix(
 RUN = "results/{dataset}/{model}/{regularizer}/{run}"
 REPORTS = bench.reports
 
+# what a network is, wherever it was trained
+NETWORK = {
+    "best": f"{RUN}/best.safetensors",
+    "last": f"{RUN}/last.safetensors",
+    "curve": f"{RUN}/curve.csv",
+    "record": f"{RUN}/run.json",
+    "card": f"{RUN}/card.json",
+}
+
 # As many jobs per GPU as the config says, also when --resources on the command line names others.
 # regbench.core.lease holds to it even where that is overruled.
 workflow.global_resources.setdefault("gpu", bench.gpus)

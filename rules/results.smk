@@ -21,11 +21,11 @@ rule collect:
 
 
 # One method alone, which report_figures then puts beside what the report holds already.
-for regularizer in bench.regularizers:
+for method in bench.methods:
 
     rule:
         name:
-            f"only_{regularizer}"
+            f"only_{method}"
         input:
-            bench.files(regularizer),
+            bench.files(method),
         localrule: True

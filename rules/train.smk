@@ -7,11 +7,7 @@ rule train:
     input:
         data=bench.data,
     output:
-        best=f"{RUN}/best.safetensors",
-        last=f"{RUN}/last.safetensors",
-        curve=f"{RUN}/curve.csv",
-        record=f"{RUN}/run.json",
-        card=f"{RUN}/card.json",
+        **NETWORK,
     log:
         f"{RUN}/train.log",
     wildcard_constraints:

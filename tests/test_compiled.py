@@ -15,7 +15,7 @@ from regbench.core.layers.image import FloatConv2d
 from regbench.core.precision import PRECISIONS
 from regbench.errors import UserError
 from regbench.experiment.cards import RunCard
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective, Step

@@ -318,7 +318,7 @@ REFUSED = {
     "a source that there is not": (
         "attacks.white_box.far",
         {"attack": "fgsm", "source": "model_a"},
-        "the attack 'far' names the source 'model_a', which datasets.digits.sources does not have",
+        "which datasets.digits has neither among `sources` nor among `pretrained`",
     ),
     "a source of an unknown network": (
         "datasets.digits.sources",
@@ -392,9 +392,9 @@ REFUSED = {
         {"fgsm": None},
         "'attacks.fgsm': expected suites of attacks, as `white_box: {pgd: {steps: 10}}`, got None",
     ),
-    "no regularizer": ("regularizers", {}, "'regularizers'"),
+    "no regularizer": ("regularizers", {}, "datasets.digits has nothing to judge"),
     "no data set": ("datasets", {}, "'datasets'"),
-    "no network": ("datasets.digits.models", {}, "'datasets.digits.models'"),
+    "no network": ("datasets.digits.models", {}, "datasets.digits has nothing to judge"),
     "unknown data set": (
         "datasets",
         {"digit": {"epsilon": 0.1, "validation": 9, "models": {"small_cnn": None}}},

@@ -319,7 +319,7 @@ def trained(tmp_path):
     """A folder as a training leaves it, of a network that has not learned, and its data."""
     from regbench.core.network import plain  # noqa: PLC0415
     from regbench.experiment.cards import RunCard  # noqa: PLC0415
-    from regbench.experiment.grid import PAPER_TRAINING  # noqa: PLC0415
+    from regbench.experiment.cells import PAPER_TRAINING  # noqa: PLC0415
     from regbench.prepare import open_data, prepare  # noqa: PLC0415
 
     training = {**PAPER_TRAINING, "epochs": 1, "batch_size": 8, "learning_rate": 0.1}

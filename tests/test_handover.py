@@ -23,7 +23,7 @@ from regbench import export, forecast, train
 from regbench.analysis.rows import SHOWN, Rows
 from regbench.collect import collect
 from regbench.core.misfit import MisfitError, refuse_misfit
-from regbench.core.network import layout, network, plain
+from regbench.core.network import layout, plain
 from regbench.core.weights import trained
 from regbench.errors import UserError
 from regbench.evaluation.diagnosis import diagnose
@@ -40,7 +40,7 @@ from regbench.experiment.cards import (
     SuiteCard,
     TrainingCard,
 )
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.experiment.manifest import AttackEntry, Manifest, Run
 from regbench.experiment.sizes import size
 from regbench.figures.gallery import gallery as drawn
@@ -273,7 +273,9 @@ def test_a_network_is_laid_out_for_its_training_and_for_what_judges_it(monkeypat
         update={"training": card.training.model_copy(update={"precision": "bf16"})}
     )
     data, device = Data(tmp_path, (1, 8, 8), 10, 97), torch.device("cpu")
-    network(card, data, device)
+    monkeypatch.setattr(Data, "split", lambda *_: None)
+    monkeypatch.setattr(train, "fit", lambda *_: None)
+    train.train(card, data, device)
     (tmp_path / "card.json").write_text(card.model_dump_json())
     monkeypatch.setattr(Data, "holding", lambda data, card: data)
     with pytest.raises(UserError, match=r"best\.safetensors"):

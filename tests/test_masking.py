@@ -21,7 +21,7 @@ from regbench.data.digits import Digits
 from regbench.evaluation.diagnosis import diagnose
 from regbench.evaluation.verdicts import judge
 from regbench.experiment.cards import DiagnosisCard, RunCard
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.models.small_cnn import SmallCNN
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural

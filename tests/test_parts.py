@@ -28,8 +28,8 @@ from regbench.data.mnist import SHA256
 from regbench.errors import UserError
 from regbench.experiment import members
 from regbench.experiment.cards import DataCard, RunCard
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.experiment.fingerprint import fingerprint
-from regbench.experiment.grid import PAPER_TRAINING
 from regbench.prepare import open_data, prepare
 
 fingerprint_module = importlib.import_module("regbench.experiment.fingerprint")

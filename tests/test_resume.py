@@ -20,7 +20,7 @@ from regbench.evaluation import trial as trials
 from regbench.evaluation.parts import Parts
 from regbench.evaluation.trial import Trial
 from regbench.experiment.cards import AttackCard, DataCard, RunCard, SuiteCard
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.prepare import Split, open_data, prepare
 from regbench.regularizers.sat_r2 import SATR2
 from regbench.step import Objective, Step

@@ -15,8 +15,8 @@ import pytest
 from regbench.core.lease import room
 from regbench.experiment import launch
 from regbench.experiment.cards import DataCard
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.experiment.configfile import parse
-from regbench.experiment.grid import PAPER_TRAINING
 from regbench.experiment.launch import gpus
 from regbench.experiment.workflow import Bench
 from regbench.prepare import prepare

@@ -11,7 +11,7 @@ from regbench import train as stage
 from regbench.core.memory import AMBIGUOUS, FULL, exhausted
 from regbench.core.validation import accuracy, ifgsm
 from regbench.experiment.cards import RegularizerCard, RunCard, TrainingCard
-from regbench.experiment.grid import PAPER_TRAINING
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective

@@ -19,11 +19,13 @@ def costs(rows: Rows) -> pd.DataFrame:
     Passes are per image and training step, `passes` as `regbench.analysis.rows.passes` has them;
     `relative` is that over PGD-AT's on the same data and network, missing without one. Seconds are
     the median over epochs and seeds, of training steps alone; bytes are the most of any seed.
+    Networks that were trained elsewhere are left out.
 
     Args:
         rows: the experiment's.
     """
-    grouped = rows.runs.assign(passes=passes(rows.runs)).groupby(CELL, observed=True)
+    runs = rows.runs.assign(passes=passes(rows.runs)).dropna(subset="passes")
+    grouped = runs.groupby(CELL, observed=True)
     table = grouped.agg(
         rule=("rule", "first"),
         **{name: (name, "mean") for name in PASSES},

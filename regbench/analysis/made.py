@@ -12,8 +12,8 @@ from regbench.errors import UserError
 from regbench.experiment.manifest import Manifest, Run
 from regbench.storage.seals import DamagedError, MissingError, digest_of, read_record, read_table
 
-UNTOLD = ("shape", "classes")
-"""Of run.json, what the network needs to be built anew; of a data set it is always the same."""
+UNTOLD = ("shape", "classes", "validation_clean", "file")
+"""Of run.json, what the network needs to be built anew, and what one from elsewhere was."""
 
 
 def made(manifest: Manifest, run: Run, partial: bool) -> Known | None:
@@ -81,8 +81,7 @@ def _record(run: Run, path: Path) -> pd.DataFrame:
         "card": run.card.key,
         "best_weights": files.get("best.safetensors"),
         "last_weights": files.get("last.safetensors"),
-        "hyperparameters": json.dumps(run.card.regularizer.hyperparameters, sort_keys=True),
-        "training": json.dumps(run.card.training.model_dump(), sort_keys=True),
+        **{name: json.dumps(told, sort_keys=True) for name, told in run.card.made.items()},
     }
     return pd.DataFrame([{**known, **record}]).drop(columns=[*UNTOLD], errors="ignore")
 

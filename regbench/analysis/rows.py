@@ -7,6 +7,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from regbench.errors import UserError
+from regbench.experiment.paths import PRETRAINED
 from regbench.storage.seals import read_table
 
 CELL = ["dataset", "model", "regularizer", "method"]
@@ -208,8 +209,16 @@ UNTRAINED = "not trained"
 
 
 def trained(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell of each row whether its network is of an epoch, not the one that training began with."""
-    return runs["best_epoch"] > 0
+    """Tell of each row whether its network is of an epoch, not the one that training began with.
+
+    Of a network that was trained elsewhere the epoch is not known.
+    """
+    return runs["best_epoch"] != 0
+
+
+def elsewhere(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell of each row whether its network was trained elsewhere."""
+    return runs["rule"] == PRETRAINED
 
 
 def of_trained(rows: Rows) -> pd.DataFrame:

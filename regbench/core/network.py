@@ -5,25 +5,23 @@ from torch import Tensor, nn
 
 from regbench.core.layers import tune
 from regbench.core.misfit import tried
-from regbench.experiment.cards import ModelCard, RunCard
+from regbench.experiment.cards import AnyCard, ModelCard
 from regbench.experiment.members import build
 from regbench.prepare import Data
 
 
-def network(
-    card: RunCard, data: Data, device: torch.device, precision: str | None = None
-) -> nn.Module:
+def network(card: AnyCard, data: Data, device: torch.device, precision: str) -> nn.Module:
     """Return the untrained network of `card`, its weights drawn from the card's seed.
 
     Args:
-        card: architecture, seed and, for training, precision.
+        card: architecture and seed.
         data: shape and classes.
         device: where it is to be.
-        precision: what it computes in; if none, what it is trained in.
+        precision: what it computes in.
     """
     torch.manual_seed(card.seed)
     built = plain(card.model, data.shape, data.classes)
-    return laid_out(built, device, precision or card.training.precision, data.shape)
+    return laid_out(built, device, precision, data.shape)
 
 
 def plain(card: ModelCard, shape: tuple[int, int, int], classes: int) -> nn.Module:

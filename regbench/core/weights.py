@@ -7,7 +7,7 @@ from torch import nn
 
 from regbench.core.network import network
 from regbench.errors import UserError
-from regbench.experiment.cards import RunCard
+from regbench.experiment.cards import AnyCard, card_of
 from regbench.prepare import Data
 from regbench.storage.seals import digest_of
 from regbench.storage.tensors import read_all
@@ -33,12 +33,12 @@ def trained(
     Raises:
         UserError: the folder holds no such run, a damaged one, or one trained on other data.
     """
-    card = RunCard.read(str(run / "card.json"))
+    card = card_of(run)
     untrained = network(card, data.holding(card.data), device, precision)
     return loaded(untrained, card, run, checkpoint)
 
 
-def loaded(model: nn.Module, card: RunCard, run: Path, checkpoint: str) -> nn.Module:
+def loaded(model: nn.Module, card: AnyCard, run: Path, checkpoint: str) -> nn.Module:
     """Return `model` with the weights of `best` or `last` in a run's folder, frozen, in eval mode.
 
     Raises:

@@ -1,6 +1,5 @@
 """A data set of the user's own: one .npz file with a checksum."""
 
-import hashlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from regbench.data import Images
 from regbench.errors import UserError
+from regbench.storage.seals import checked
 
 __all__ = ["NPZ"]
 
@@ -69,13 +69,7 @@ class NPZ:
         return Images(x_train, y_train, x_test, y_test, scale=255, classes=classes)
 
     def _arrays(self, file: Path) -> dict[str, NDArray[np.generic]]:
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read '{file}': {error.strerror}; see data_root") from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256:
-            raise UserError(f"'{file}' has sha256 {found}, the config says {self.sha256}")
+        content = checked(file, self.sha256)
         try:
             return _opened(content)
         except Exception as error:  # a foreign file fails wherever it is read

@@ -23,7 +23,7 @@ from regbench.errors import UserError
 from regbench.evaluation.parts import Found, Parts
 from regbench.evaluation.pieces import images_of
 from regbench.evaluation.verdicts import Verdicts, judge
-from regbench.experiment.cards import AttackCard, RunCard, SuiteCard
+from regbench.experiment.cards import AttackCard, SuiteCard, card_of
 from regbench.experiment.fingerprint import ATTACKING, fingerprint
 from regbench.experiment.members import build
 from regbench.prepare import Data, Split
@@ -164,7 +164,7 @@ class Trial:
     def _surrogate(self, attack: AttackCard) -> nn.Module | None:
         if attack.source is None:
             return None
-        folders = {RunCard.read(str(one / "card.json")).key: one for one in self.sources}
+        folders = {card_of(one).key: one for one in self.sources}
         if attack.source.key not in folders:
             raise UserError(
                 f"the attack crafts on the network of the run {attack.source.key}; name its folder"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import get_type_hints
 
+from regbench.experiment.cards import RunCard
 from regbench.experiment.manifest import Run
 from regbench.experiment.members import load
 from regbench.lengths import Length, StepSize
@@ -20,6 +21,8 @@ def beyond(runs: Iterable[Run]) -> list[str]:
 
 
 def _lengths(run: Run) -> list[str]:
+    if not isinstance(run.card, RunCard):
+        return []
     loss = run.card.regularizer
     try:
         kinds = get_type_hints(load(loss.loss), include_extras=True)

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regbench.errors import UserError
 
+CARD = "card.json"
+"""What a network's card is called in its folder."""
+
 
 class Card(BaseModel):
     """What all cards share: frozen, strict about names, one canonical JSON text."""
@@ -88,15 +91,66 @@ class TrainingCard(Card):
     compiled: bool = Field(False, exclude_if=lambda compiled: not compiled)
 
 
-class RunCard(Card):
-    """One training: the cell of the grid."""
+class NetworkCard(Card):
+    """One network with its weights, of which `RunCard` or `PretrainedCard` tell the origin."""
 
     data: DataCard
     model: ModelCard
-    regularizer: RegularizerCard
     epsilon: float
-    training: TrainingCard
     seed: int
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The classes and functions that decide it, `package.module:Class`."""
+        return (self.model.architecture,)
+
+
+class RunCard(NetworkCard):
+    """One training: the cell of the grid."""
+
+    regularizer: RegularizerCard
+    training: TrainingCard
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The classes and functions that decide it, `package.module:Class`."""
+        return (self.regularizer.loss, *super().members)
+
+    @property
+    def made(self) -> dict[str, dict[str, Any]]:
+        """The hyperparameters and the training that its weights come from."""
+        return {
+            "hyperparameters": self.regularizer.hyperparameters,
+            "training": self.training.model_dump(),
+        }
+
+
+class PretrainedCard(NetworkCard):
+    """One network that was trained elsewhere: `weights` is the SHA-256 of their file."""
+
+    weights: str
+    seed: int = 0
+
+    @property
+    def made(self) -> dict[str, dict[str, Any]]:
+        """The hyperparameters and the training that its weights come from, as far as is known."""
+        return {"hyperparameters": {"sha256": self.weights}, "training": {}}
+
+
+AnyCard = RunCard | PretrainedCard
+
+
+def card_of(folder: Path) -> AnyCard:
+    """Return the card of the network in `folder`.
+
+    Raises:
+        UserError: it holds no card, or a damaged one.
+    """
+    path = str(folder / CARD)
+    try:
+        return PretrainedCard.read(path)
+    except UserError:
+        return RunCard.read(path)
 
 
 class AttackCard(Card):
@@ -109,7 +163,7 @@ class AttackCard(Card):
     attack: str
     arguments: dict[str, Any]
     images: int | None
-    source: RunCard | None = None
+    source: AnyCard | None = None
     # not in the JSON of an attack that is whole: its key is older than this field
     pieces: int = Field(1, ge=1, exclude_if=lambda pieces: pieces == 1)
 

@@ -20,6 +20,7 @@ from regbench.experiment.values import (
     References,
     Seed,
     Seeds,
+    Sha256,
     Share,
     Values,
     canonical,
@@ -110,7 +111,9 @@ class Attack(Labelled):
         1, description="so many runs of images, judged one by one or side by side as jobs"
     )
     source: Name | None = Field(
-        None, description="an entry of the data set's `sources`: craft on it, not on the judged one"
+        None,
+        description="an entry of the data set's `sources` or `pretrained`: craft on it, not on the"
+        " judged one",
     )
     sweep: Annotated[dict[str, Values], Field(min_length=1, max_length=1)] | None = Field(
         None, description="one parameter with several values: an attack for each, and a curve"
@@ -146,6 +149,18 @@ class Source(Member):
     training: Training = Training()
 
 
+class Pretrained(Labelled):
+    """A network that was trained elsewhere, judged beside those that are trained here."""
+
+    model: Reference = Field(
+        description="an entry of `models`, a file of regbench/models/, or package.module:Class"
+    )
+    weights: Annotated[str, Field(min_length=1, pattern=PRINTABLE)] = Field(
+        description="a state dict, .pt or .safetensors; a relative path is under the data root"
+    )
+    sha256: Sha256 = Field(description="of that file")
+
+
 class DataSet(Member):
     """One data set, its protocol, and what differs for it alone."""
 
@@ -156,8 +171,11 @@ class DataSet(Member):
     validation: Count = Field(description="training images set apart to pick the best epoch")
     split_seed: Seed = 0
     training: Training = Training()
-    models: Annotated[Models, Field(min_length=1)]
+    models: Models = {}
     regularizers: Regularizers = {}
+    pretrained: dict[Name, Pretrained] = Field(
+        {}, description="networks that were trained elsewhere: judged like those trained here"
+    )
     sources: dict[Name, Source] = Field(
         {}, description="trained networks that an attack may craft on: black-box transfer"
     )
@@ -217,10 +235,10 @@ class Experiment(Section):
         description="hours after which a training is ended, which is then its result; to train it"
         " longer, raise this and delete its folder",
     )
-    seeds: Seeds
-    training: Training
+    seeds: Seeds = [0]
+    training: Training = Training()
     evaluation: Evaluation = Evaluation()
-    regularizers: Annotated[Regularizers, Field(min_length=1)]
+    regularizers: Regularizers = {}
     attacks: Suites = {}
     diagnostics: Annotated[
         Diagnostics | None,
@@ -231,8 +249,8 @@ class Experiment(Section):
     )
     references: References | None = Field(
         None,
-        description="regularizers that each method is compared with, image by image; none given:"
-        " fgsm_at and pgd_at, as far as they are among them",
+        description="regularizers or pretrained networks that each method is compared with, image"
+        " by image; none given: fgsm_at and pgd_at, as far as they are among them",
     )
     margin: Annotated[float, Field(gt=0, le=100, strict=True), WRITTEN] = Field(
         5.0,

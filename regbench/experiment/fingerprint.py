@@ -13,6 +13,7 @@ from regbench.experiment.members import source
 
 DATA = ("regbench.prepare",)
 TRAINING = ("regbench.core.network", "regbench.training.loop", "regbench.core.device")
+ADOPTING = ("regbench.adopt",)
 ATTACKING = ("regbench.evaluation.trial", "regbench.core.device")
 DIAGNOSING = ("regbench.evaluation.diagnosis", "regbench.core.device")
 """Where each stage's numbers are decided; what these import of regbench counts with them."""

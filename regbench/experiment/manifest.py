@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from regbench.experiment.cards import AttackCard, Card, DiagnosisCard, RunCard, SuiteCard
+from regbench.experiment.cards import AnyCard, AttackCard, Card, DiagnosisCard, SuiteCard
 
 Cost = Callable[[dict[str, Any], int], float]
 
@@ -29,19 +29,20 @@ class Declared:
 
 
 class Run(Card):
-    """One cell: a training, where it lies, and the suites that judge it.
+    """One cell: a network, where it lies, and the suites that judge it.
 
     Attributes:
         dataset: the entry's name in the config; likewise `model` and `regularizer`.
         rule: the rule that declares the regularizer.
         label: how tables and figures call the regularizer.
-        cost: forward+backward passes per image and step.
+        cost: forward+backward passes per image and step; none: trained elsewhere.
         folder: where the run's files lie.
         data: path of the prepared data set.
         verdicts: path of each suite's verdicts.
         card: everything that determines the weights.
         diagnosis: path of the run's diagnostics; none: none are taken.
         gallery: path of the images that are shown of it; none: likewise.
+        weights: the file that they come from, as the config has it; none: trained here.
     """
 
     dataset: str
@@ -50,13 +51,14 @@ class Run(Card):
     rule: str
     label: str
     seed: int
-    cost: float
+    cost: float | None
     folder: str
     data: str
     verdicts: dict[str, str]
-    card: RunCard
+    card: AnyCard
     diagnosis: str | None = None
     gallery: str | None = None
+    weights: str | None = None
 
 
 class AttackEntry(Card):
@@ -90,7 +92,7 @@ class Manifest(Card):
     Attributes:
         experiment: names reports/EXPERIMENT/.
         runs: every cell, in the config's order.
-        sources: trainings that adversarial images are crafted on, some of them cells too.
+        sources: networks that adversarial images are crafted on, some of them cells too.
         attacks: per data set, every attack in the config's order.
         suites: the card behind each path of verdicts.
         diagnoses: the card behind each path of diagnostics.

@@ -9,6 +9,9 @@ from regbench.experiment.cards import DiagnosisCard, SuiteCard
 
 RESULTS = "results"
 
+PRETRAINED = "pretrained"
+"""In place of a rule's name, for networks that were trained elsewhere."""
+
 DIAGNOSTICS, GALLERY = "diagnostics", "gallery"
 """What lies beside a run's suites, so that no suite can have these names."""
 

@@ -1,6 +1,6 @@
 """What a config may name and yet not mean: each refused in one line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from regbench.errors import UserError, did_you_mean
@@ -33,15 +33,36 @@ def refuse_unjudged(experiment: Experiment) -> None:
         )
 
 
+def refuse_nothing(dataset: str, cells: Sequence[Run]) -> None:
+    """Refuse a data set without a network to judge."""
+    if not cells:
+        raise UserError(
+            f"config: datasets.{dataset} has nothing to judge; give it `models:`, and the"
+            " experiment `regularizers:` to train them by, or networks under `pretrained:`"
+        )
+
+
+def refuse_taken(experiment: Experiment) -> None:
+    """Refuse a pretrained network that is called as a regularizer or a source is."""
+    for dataset, data in experiment.datasets.items():
+        for kind, names in (("regularizers", experiment.regularizers), ("sources", data.sources)):
+            for name in sorted(data.pretrained.keys() & names):
+                raise UserError(
+                    f"config: datasets.{dataset}.pretrained.{name} is called as one of `{kind}:`"
+                    " is; give it another name"
+                )
+
+
 def refuse_twins(runs: list[Run]) -> None:
-    """Refuse two entries that ask for the same training."""
+    """Refuse two entries that ask for the same training, or for the same weights."""
     seen: dict[str, Run] = {}
     for run in runs:
         twin = seen.setdefault(run.folder, run)
         if twin is not run:
+            change = "" if run.weights else ", or change a hyperparameter"
             raise UserError(
                 f"config: '{twin.regularizer}' and '{run.regularizer}' on {run.dataset} ask for the"
-                " same training; drop one, or change a hyperparameter"
+                f" same {'weights' if run.weights else 'training'}; drop one{change}"
             )
 
 
@@ -60,12 +81,14 @@ def refuse_unknown_gap(experiment: Experiment, attacks: dict[str, tuple[AttackEn
 
 
 def refuse_unknown_references(experiment: Experiment) -> None:
-    """Refuse a reference that is no entry of `regularizers:`."""
+    """Refuse a reference that is no entry of `regularizers:` and no pretrained network."""
+    pretrained = [name for data in experiment.datasets.values() for name in data.pretrained]
+    known = [*experiment.regularizers, *pretrained]
     for name in experiment.references or ():
-        if name not in experiment.regularizers:
+        if name not in known:
             raise UserError(
                 f"config: references names '{name}', which `regularizers:` does not choose"
-                f"{did_you_mean(name, experiment.regularizers)}"
+                f"{did_you_mean(name, known)}"
             )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from regbench.errors import UserError, did_you_mean
-from regbench.experiment.cards import AttackCard, RunCard, SuiteCard
+from regbench.experiment.cards import AnyCard, AttackCard, SuiteCard
 from regbench.experiment.config import Attack, Experiment, Suite
 from regbench.experiment.manifest import AttackEntry, Run
 from regbench.experiment.members import reference
@@ -22,7 +22,7 @@ def resolve_suites(
     Args:
         experiment: the config.
         dataset: one of its data sets.
-        sources: the trainings that an attack may craft on.
+        sources: the networks that an attack may craft on.
 
     Raises:
         UserError: two attacks of one name or label, or a source that there is not.
@@ -52,12 +52,12 @@ def resolve_suites(
     return cards, tuple(entries.values())
 
 
-def of_others(suites: dict[str, SuiteCard], judged: RunCard) -> dict[str, SuiteCard]:
+def of_others(suites: dict[str, SuiteCard], judged: AnyCard) -> dict[str, SuiteCard]:
     """Return the suites without attacks crafted on the judged network itself: these transfer not.
 
     Args:
         suites: of a data set, by name; one that has nothing left is left out.
-        judged: the training whose network is judged.
+        judged: the network.
     """
     left = {
         suite: {name: attack for name, attack in card.attacks.items() if attack.source != judged}
@@ -78,7 +78,8 @@ def _entries(
         if attack.source is not None and attack.source not in sources:
             raise UserError(
                 f"config: the attack '{name}' names the source '{attack.source}', which"
-                f" datasets.{dataset}.sources does not have{did_you_mean(attack.source, sources)}"
+                f" datasets.{dataset} has neither among `sources` nor among `pretrained`"
+                f"{did_you_mean(attack.source, sources)}"
             )
         source = sources[attack.source] if attack.source else None
         epsilon = data.epsilon if attack.epsilon is None else attack.epsilon

@@ -17,7 +17,14 @@ from regbench.evaluation.pieces import part_of
 from regbench.experiment import launch, paths
 from regbench.experiment.cards import DataCard, DiagnosisCard, SuiteCard
 from regbench.experiment.configfile import parse, read
-from regbench.experiment.fingerprint import ATTACKING, DATA, DIAGNOSING, TRAINING, fingerprint
+from regbench.experiment.fingerprint import (
+    ADOPTING,
+    ATTACKING,
+    DATA,
+    DIAGNOSING,
+    TRAINING,
+    fingerprint,
+)
 from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Cost, Declared, Manifest, Run
 from regbench.experiment.members import names
@@ -76,10 +83,10 @@ class Bench:
         if not re.fullmatch(IDENTIFIER, name):
             told = f"a rule declares '{name}'; a name is of letters, digits, '_', '.', '+' and '-'"
             sys.exit(report(UserError(told)))
-        if name in self._declared:
+        if name in (*self._declared, paths.PRETRAINED):
             sys.exit(report(UserError(f"two rules declare the regularizer '{name}'; rename one")))
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
-        return lambda wildcards: self.run(wildcards).card.text()
+        return self.card
 
     @contextmanager
     def reading(self, path: Path, rules: Collection[Rule]) -> Iterator[None]:
@@ -125,6 +132,10 @@ class Bench:
             sys.exit(report(UserError(f"'{folder}' is no cell of experiment '{self.name}'")))
         return self._runs[folder]
 
+    def card(self, wildcards: Wildcards) -> str:
+        """Return the card of a cell."""
+        return self.run(wildcards).card.text()
+
     def data(self, wildcards: Wildcards) -> str:
         """Return the prepared data that a run is trained and judged on."""
         return self.run(wildcards).data
@@ -139,8 +150,15 @@ class Bench:
 
     def training_code(self, wildcards: Wildcards) -> str:
         """Return the fingerprint of the code that decides a run's weights."""
-        card = self.run(wildcards).card
-        return fingerprint((*TRAINING, card.regularizer.loss, card.model.architecture))
+        return fingerprint((*TRAINING, *self.run(wildcards).card.members))
+
+    def weights(self, wildcards: Wildcards) -> str:
+        """Return the file of weights of a network that was trained elsewhere."""
+        return self.run(wildcards).weights or ""
+
+    def adopting_code(self, wildcards: Wildcards) -> str:
+        """Return the fingerprint of the code that decides what becomes of that file."""
+        return fingerprint((*ADOPTING, *self.run(wildcards).card.members))
 
     def early_seeds_first(self, wildcards: Wildcards) -> int:
         """Return the priority of a training: where a run is cut off, whole rows are there."""
@@ -258,19 +276,18 @@ class Bench:
         return str(path)
 
     @property
-    def regularizers(self) -> list[str]:
-        """The regularizers that the config chooses."""
-        return list(self.experiment.regularizers)
+    def methods(self) -> list[str]:
+        """The regularizers that the config chooses, and the pretrained networks that it names."""
+        given = [name for data in self.experiment.datasets.values() for name in data.pretrained]
+        return list(dict.fromkeys([*self.experiment.regularizers, *given]))
 
-    def files(self, *regularizers: str) -> list[str]:
+    def files(self, *methods: str) -> list[str]:
         """Return every file that trainings and attacks leave for the collecting stages.
 
         Args:
-            regularizers: whose; of all, if none is named.
+            methods: whose; of all, if none is named.
         """
-        runs = [
-            run for run in self.manifest.runs if not regularizers or run.regularizer in regularizers
-        ]
+        runs = [run for run in self.manifest.runs if not methods or run.regularizer in methods]
         trained = [f"{run.folder}/{name}" for run in runs for name in ("curve.csv", "run.json")]
         judged = [path for run in runs for path in run.verdicts.values()]
         # what the diagnosis of each run leaves
@@ -332,9 +349,12 @@ class Bench:
 
 def size(manifest: Manifest) -> str:
     """Return how much there is of an experiment, done or not, in one line."""
-    trainings = {run.folder for run in (*manifest.runs, *manifest.sources)}
+    networks = {run.folder: run.rule for run in (*manifest.runs, *manifest.sources)}
+    rules = list(networks.values())
+    given = rules.count(paths.PRETRAINED)
+    beside = f" and {given} pretrained networks" if given else ""
     evaluations = sum(len(suite.attacks) for suite in manifest.suites.values())
     return (
-        f"regbench: experiment {manifest.experiment}: {len(trainings)} trainings,"
+        f"regbench: experiment {manifest.experiment}: {len(rules) - given} trainings{beside},"
         f" {evaluations} evaluations in {len(manifest.suites)} suites of attacks"
     )

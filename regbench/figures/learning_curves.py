@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from regbench.analysis.overfitting import onsets
 from regbench.analysis.rows import Rows
-from regbench.figures import colours, shown, task, whole_epochs
+from regbench.figures import colours, nothing_to_show, shown, task, whole_epochs
 
 __all__ = ["learning_curves"]
 
@@ -23,6 +23,8 @@ def learning_curves(rows: Rows) -> Figure:
 
     A cross on the I-FGSM accuracy marks where a run begins to overfit catastrophically.
     """
+    if rows.curves.empty:
+        return nothing_to_show("None of these networks was trained here.")
     curves = rows.curves.assign(
         task=task(rows.curves),
         validation_clean=100 * rows.curves["validation_clean"],

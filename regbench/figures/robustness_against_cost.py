@@ -9,7 +9,17 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from regbench.analysis.costs import REFERENCE
 from regbench.analysis.rows import Rows, over_seeds, results, unswept, widest
-from regbench.figures import LOG, colours, labelled, legend, markers, reach, side_by_side, task
+from regbench.figures import (
+    LOG,
+    colours,
+    labelled,
+    legend,
+    markers,
+    nothing_to_show,
+    reach,
+    side_by_side,
+    task,
+)
 
 __all__ = ["robustness_against_cost"]
 
@@ -22,10 +32,13 @@ def robustness_against_cost(rows: Rows) -> Figure:
 
     In a report that is not finished: the last attack that the most methods were judged by. Points
     are means over seeds, bars their range. Dashed lines go through PGD-AT: what lies to
-    the left is cheaper, what lies on the line or above is on par.
+    the left is cheaper, what lies on the line or above is on par. What networks cost that were
+    trained elsewhere is not known.
     """
     means = unswept(over_seeds(results(rows)))
-    means = widest(means[means["source"].isna()])
+    means = widest(means[means["source"].isna() & means["cost"].notna()])
+    if means.empty:
+        return nothing_to_show("None of these networks was trained here.")
     panels = list(means.assign(task=task(means)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):

@@ -83,12 +83,15 @@ def _of_one_data_set(
     # of the attack that the most seeds were judged by
     most = means.sort_values("seeds", ascending=False, kind="stable")
     whole = most.groupby(CELL, observed=True)
-    table["passes"] = whole["cost"].first().map("{:.2f}".format)
-    seconds = whole["train_seconds"].first().map("{:.0f}".format, na_action="ignore")
-    table["train (s)"] = seconds.astype(object).fillna(LACKING)
+    table["passes"] = _written(whole["cost"].first(), "{:.2f}")
+    table["train (s)"] = _written(whole["train_seconds"].first(), "{:.0f}")
     counts = ["seeds", "broken", "untrained"]
     table["seeds"] = whole[counts].max().apply(_seeds, axis=1)
     return table.reset_index().drop(columns="regularizer").rename_axis(columns=None)
+
+
+def _written(numbers: pd.Series, form: str) -> pd.Series:
+    return numbers.map(form.format, na_action="ignore").astype(object).fillna(LACKING)
 
 
 def _seeds(row: pd.Series) -> str:

@@ -122,14 +122,14 @@ def _unless_ok(status: str) -> str:
 
 def _origin(runs: pd.DataFrame) -> dict[str, str]:
     first = runs.iloc[0]
-    weights = f"{first['checkpoint']} epoch"
+    weights = "" if first["rule"] == paths.PRETRAINED else f", {first['checkpoint']} epoch"
     return {
         "images": f"n = {_each(runs['n'])}, {first['split']}",
         "flags": _each(runs["flags"][runs["flags"] != ""]) or "none",
         "attack": f"{first['member'].rpartition('.')[2]}{_told(first['arguments'])}{_from(first)}"
         f"{_crafted_in(first['attack_precision'])}",
         "training": f"{first['rule']}{_told(first['hyperparameters'])}"
-        f"{_computed(first['training'])}, {weights}",
+        f"{_computed(first['training'])}{weights}",
         "run": _each(runs["run"]),
         "device": _each(runs["device"]),
         "commit": _each(runs["commit"].str[:10] + runs["dirty"].map({True: " (dirty)"}).fillna("")),

@@ -115,6 +115,26 @@ def digest_of(path: Path) -> str:
         raise UserError(f"cannot read '{path}': {error.strerror}") from error
 
 
+def checked(path: Path, sha256: str) -> bytes:
+    """Return what a file of the user's holds, if it is the one that the config means.
+
+    Args:
+        path: of the file.
+        sha256: of what it holds, 64 hexadecimal digits.
+
+    Raises:
+        UserError: it is missing, or another one.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror}; see data_root") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise UserError(f"'{path}' has sha256 {found}, the config says {sha256}")
+    return content
+
+
 def _digest(about: dict[str, Any], content: str) -> str:
     text = json.dumps(about, sort_keys=True)
     return hashlib.sha256(f"{content} {text}".encode()).hexdigest()

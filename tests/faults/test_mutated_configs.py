@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from regbench.check import Claims, check, claims
 from regbench.errors import UserError
+from regbench.experiment.cells import PAPER_TRAINING
 from regbench.experiment.configfile import parse, read
 from regbench.experiment.fingerprint import fingerprint
-from regbench.experiment.grid import PAPER_TRAINING, resolve
+from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Declared, Manifest
 from regbench.experiment.members import names
 from regbench.experiment.values import number

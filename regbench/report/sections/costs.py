@@ -15,6 +15,8 @@ the GPU if there was one, else the process with all its libraries, both of the m
 below. Its other work lengthens the seconds; the median over epochs feels that less than
 `train (s)` above does."""
 
+NOTHING = "None of these networks was trained here."
+
 
 def section(costs: pd.DataFrame) -> str:
     """Return what training costs with each method.
@@ -22,12 +24,12 @@ def section(costs: pd.DataFrame) -> str:
     Args:
         costs: of `regbench.analysis.costs.costs`.
     """
-    return f"{COSTS}\n\n{markdown([_priced(costs)])}"
+    return NOTHING if costs.empty else f"{COSTS}\n\n{markdown([_priced(costs)])}"
 
 
 def sheet(costs: pd.DataFrame) -> Sheet:
     """Return the same as a table of the page."""
-    return Sheet.of(TITLE, [COSTS], _priced(costs))
+    return Sheet.of(TITLE, [NOTHING if costs.empty else COSTS], _priced(costs))
 
 
 def _priced(costs: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from regbench.analysis.gaps import NONE as NO_GAPS
 from regbench.analysis.gaps import Gaps
-from regbench.analysis.rows import CELL, labels, unswept
+from regbench.analysis.rows import CELL, elsewhere, labels, unswept
 from regbench.report.accuracy import MARK, accuracy
 from regbench.report.origins import Remaking, lines, of_mean
 from regbench.report.sheets import Sheet
@@ -20,6 +20,9 @@ of cost that knows no machine; `train (s)`: seconds of one training, mean over s
 left out, as the clock of the machine named here ran, which may have done other work.
 A difference column is in percentage points: what single-step accuracy promises and
 multi-step attacks take away."""
+
+GIVEN = """\
+Trained elsewhere, and of the weights in their files: {}."""
 
 MARKED = f"""\
 {MARK} in doubt with one seed at least: see "Doubts" below, and `flags` in `results.csv`."""
@@ -64,12 +67,19 @@ def reading(tidy: pd.DataFrame) -> str:
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
-    return READING.format(
+    told = READING.format(
         images=images,
         checkpoint=which,
         radii=f"L∞, images in [0, 1]; {radii}.",
         precision=_crafted(tidy),
     )
+    return "\n\n".join(filter(None, [told, _given(tidy)]))
+
+
+def _given(tidy: pd.DataFrame) -> str:
+    """Which methods are networks that were trained elsewhere; nothing, if none is."""
+    methods = tidy.loc[elsewhere(tidy), "method"].unique()
+    return GIVEN.format(", ".join(methods)) if len(methods) else ""
 
 
 def _crafted(tidy: pd.DataFrame) -> str:

@@ -1,0 +1,47 @@
+"""What is left of a network once it has its weights: files, and whether it is worth judging."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from regbench.experiment.cards import CARD, AnyCard
+from regbench.storage import tensors
+from regbench.storage.seals import digest_of, write_record
+from regbench.training.course import Epoch, Weights
+
+FILES = (CARD, "best.safetensors", "last.safetensors", "curve.csv")
+"""Whose digests stand in run.json."""
+
+
+def status(clean: float, classes: int, validation: int) -> str:
+    """Return `ok`, or `collapsed`: not above chance by three standard errors.
+
+    Args:
+        clean: accuracy on the validation images, 0 to 1.
+        classes: how many there are, K.
+        validation: how many images those are.
+    """
+    chance = 1 / classes
+    if clean > chance + 3 * math.sqrt(chance * (1 - chance) / validation):
+        return "ok"
+    return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
+
+
+def write(
+    out: Path,
+    card: AnyCard,
+    best: Weights,
+    last: Weights,
+    curve: Sequence[Epoch],
+    record: Mapping[str, object],
+) -> None:
+    """Write card.json, best.safetensors, last.safetensors, curve.csv and run.json under `out`."""
+    (out / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    tensors.write(out / "best.safetensors", best, {"card": card.key})
+    tensors.write(out / "last.safetensors", last, {"card": card.key})
+    rows = pd.DataFrame(curve, columns=list(Epoch.__annotations__))
+    rows.to_csv(out / "curve.csv", index=False)
+    files = {name: digest_of(out / name) for name in FILES}
+    write_record(out / "run.json", {**record, "files": files})
