@@ -166,6 +166,31 @@ def test_weights_of_another_network_are_told_by_name_and_shape(network, tmp_path
         fill(SmallCNN((1, 8, 8), 10, width=6), network.state_dict(), tmp_path)
 
 
+class Normalised(SmallCNN):
+    """As in RobustBench's zoo: constants that are buffers."""
+
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes, width=4)
+        self.register_buffer("mu", torch.full((1, 1, 1), 0.3))
+
+    def forward(self, x):
+        return super().forward(x - self.mu)
+
+
+def test_constants_that_the_class_sets_may_be_missing_and_statistics_may_not(network, tmp_path):
+    state, model = network.state_dict(), Normalised((1, 8, 8), 10)
+    fill(model, state, tmp_path)
+    x = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(model.eval()(x), network(x - 0.3), rtol=0, atol=0)
+    assert not hasattr(network, "mu")
+    given = {**state, "mu": torch.full((1, 1, 1), 0.4)}
+    fill(model, given, tmp_path)
+    torch.testing.assert_close(model(x), network(x - 0.4), rtol=0, atol=0)
+    del given["1.running_mean"]
+    with pytest.raises(UserError, match=r"it lacks 1\.running_mean;"):
+        fill(model, given, tmp_path)
+
+
 CONFIG = {
     "experiment": "given",
     "datasets": {

@@ -49,6 +49,9 @@ def weights_of(path: Path, sha256: str) -> dict[str, Tensor]:
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put weights into a network that they are of, in its own precision.
 
+    Constants that its class sets may be missing, as mean and deviation in files of RobustBench's
+    model zoo.
+
     Args:
         model: changed in place.
         weights: of `weights_of`.
@@ -64,7 +67,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         if name in own and one.shape != own[name].shape
     ]
     kinds = {
-        "lacks": sorted(own.keys() - weights.keys()),
+        "lacks": sorted(own.keys() - weights.keys() - _constants(model)),
         "has besides": sorted(weights.keys() - own.keys()),
         "has of another shape": other,
     }
@@ -74,7 +77,17 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             f"'{path}' is not of this network: it {'; it '.join(told)}; name another under"
             " `model:`, or a class of your own, package.module:Class"
         )
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(dict(weights), strict=False)  # what may be missing is told above
+
+
+def _constants(model: nn.Module) -> set[str]:
+    """Buffers of classes that are not PyTorch's own: those of its layers are found in training."""
+    return {
+        name
+        for prefix, module in model.named_modules()
+        if not type(module).__module__.startswith("torch.nn.")
+        for name, _ in module.named_buffers(prefix, recurse=False)
+    }
 
 
 def _opened(path: Path, content: bytes) -> Any:
