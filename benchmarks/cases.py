@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import checkout  # noqa: F401 - puts regbench on the path
 import plain
 import torch
+from record import at_least_one
 from torch import Tensor, nn
 
 from regbench.core.network import network
@@ -110,8 +111,8 @@ def add_case(parser: argparse.ArgumentParser, method: str, steps: int) -> None:
     parser.add_argument("--network", default="lenet_plus", choices=plain.NETWORKS)
     parser.add_argument("--method", default=method, choices=HYPERPARAMETERS)
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
-    parser.add_argument("--batch", type=int, default=64, help="images per step")
-    parser.add_argument("--steps", type=int, default=steps, help="per block")
+    parser.add_argument("--batch", type=at_least_one, default=64, help="images per step")
+    parser.add_argument("--steps", type=at_least_one, default=steps, help="per block")
 
 
 def case_of(asked: argparse.Namespace) -> Case:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from autoattack import AutoAttack as Ensemble
 from plain import NETWORKS
-from record import add_place, write
+from record import add_place, at_least_one, write
 from safetensors.torch import load_file
 from structures import DEVICES
 from torch import Tensor, nn
@@ -139,8 +139,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=2, help="that the images are dealt to")
+    parser.add_argument("--images", type=at_least_one, default=64)
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=2, help="that the images are dealt to"
+    )
     add_place(parser)
     asked = parser.parse_args()
     device, spawn = devices.pick(asked.device), get_context("spawn")

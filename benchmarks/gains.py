@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import torch
 from cases import Case, add_case, built, case_of
-from record import add_place, write
+from record import add_place, at_least_one, write
 from structures import Ours, at_once
 
 from regbench.core import device as devices
@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=PARTS)
     add_case(parser, method="pgd_at", steps=100)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     add_place(parser)
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from record import add_place, write
+from record import add_place, at_least_one, write
 from steps import PRECISIONS as AT_HAND
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=at_least_one, default=1000)
     add_place(parser)
     arguments = parser.parse_args()
     device, data = devices.pick(arguments.device), open_data(arguments.data)

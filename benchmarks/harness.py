@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import yaml
 from checkout import ROOT
-from record import RESULTS, write
+from record import RESULTS, at_least_one, write
 
 from regbench.overhead import computing
 
@@ -90,8 +90,12 @@ def measure(folder: Path, cells: int) -> tuple[dict[str, float], int]:
 def main() -> None:
     """Measure in a temporary folder, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=4, help="of the run whose jobs are timed")
-    parser.add_argument("--cells", type=int, default=5_000, help="trainings of the large plan")
+    parser.add_argument(
+        "--seeds", type=at_least_one, default=4, help="of the run whose jobs are timed"
+    )
+    parser.add_argument(
+        "--cells", type=at_least_one, default=5_000, help="trainings of the large plan"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,14 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
 
 
+def at_least_one(text: str) -> int:
+    """Return the number above 0 that a command line gives, for argparse's `type=`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
 def write(path: Path, device: torch.device, told: dict[str, Any]) -> None:
     """Write `told`, and what `device` is, to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from cases import HYPERPARAMETERS, Case
-from record import add_place, write
+from record import add_place, at_least_one, write
 from structures import Window
 from worker import NotMeasuredError, Worker, started
 
@@ -176,13 +176,15 @@ def arguments() -> argparse.Namespace:
     for name in ("batches", "widths", "runs"):
         default = list(WIDTHS) if name == "widths" else None
         told = "sizes to measure; none after it: that panel is left out"
-        parser.add_argument(f"--{name}", nargs="*", type=int, default=default, help=told)
+        parser.add_argument(f"--{name}", nargs="*", type=at_least_one, default=default, help=told)
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
-    parser.add_argument("--steps", type=int, help="per block")
+    parser.add_argument("--steps", type=at_least_one, help="per block")
     parser.add_argument("--mps", action="store_true", help="runs also by CUDA's MPS")
     add_place(parser)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument(
+        "--threads", type=at_least_one, default=torch.get_num_threads(), help="of the CPU"
+    )
     return parser.parse_args()
 
 

@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 from cases import SHAPES, Case, built
-from record import add_place, write
+from record import add_place, at_least_one, write
 from torch import Tensor
 
 from regbench.core import device as devices
@@ -86,8 +86,8 @@ def arguments() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--network", default="lenet_plus", choices=SHAPES)
-    parser.add_argument("--batch", type=int, default=250, help="images")
-    parser.add_argument("--passes", type=int, default=40, help="of each size of square")
+    parser.add_argument("--batch", type=at_least_one, default=250, help="images")
+    parser.add_argument("--passes", type=at_least_one, default=40, help="of each size of square")
     add_place(parser)
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ import torch
 from cases import HYPERPARAMETERS, Case
 from floor import arithmetic, ceiling
 from launches import UNITS
-from record import add_place, write
+from record import add_place, at_least_one, write
 from structures import Window
 from worker import NotMeasuredError, started
 
@@ -231,10 +231,12 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="methods whose processes live side by side, timed in turn: sooner done, more memory",
     )
-    parser.add_argument("--batch", type=int, help="images per step, of every network")
-    parser.add_argument("--steps", type=int, help="per block, of every network")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--batch", type=at_least_one, help="images per step, of every network")
+    parser.add_argument("--steps", type=at_least_one, help="per block, of every network")
+    parser.add_argument("--rounds", type=at_least_one, default=7)
+    parser.add_argument(
+        "--threads", type=at_least_one, default=torch.get_num_threads(), help="of the CPU"
+    )
     add_place(parser)
     return parser.parse_args()
 

@@ -121,7 +121,11 @@ def test_a_case_that_cannot_be_built_stops_no_other(modules):
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["--precisions", "tf32"], "on cpu there are fp32, bf16"), (["--abreast", "0"], "invalid")],
+    [
+        (["--precisions", "tf32"], "on cpu there are fp32, bf16"),
+        (["--abreast", "0"], "invalid"),
+        (["--rounds", "0"], "argument --rounds: expected at least 1, got 0"),
+    ],
 )
 def test_options_of_steps_that_measure_nothing_are_one_line(options, told, tmp_path):
     command = [sys.executable, ROOT / "benchmarks/steps.py", "--device", "cpu", "--out", tmp_path]
