@@ -3,18 +3,21 @@
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from regbench.core import validation
 from regbench.core.lease import leased
+from regbench.core.memory import DoesNotFitError, fitting
 from regbench.core.misfit import refuse_misfit
 from regbench.core.network import laid_out, plain
-from regbench.errors import program
+from regbench.errors import UserError, program
 from regbench.experiment.cards import PretrainedCard
 from regbench.experiment.fingerprint import ADOPTING, fingerprint
-from regbench.prepare import Data, open_data
+from regbench.prepare import Data, Split, open_data
 from regbench.storage.foreign import fill, weights_of
 from regbench.storage.locks import sole
 from regbench.storage.provenance import provenance
@@ -25,23 +28,30 @@ UNKNOWN = ("best_epoch", "train_seconds", "forward_passes", "backward_passes")
 """What a training tells of itself."""
 
 
+def code(card: PretrainedCard) -> str:
+    """Return the fingerprint of the code that decides what becomes of a file of weights."""
+    return fingerprint((*ADOPTING, *card.members))
+
+
 def adopt(card: PretrainedCard, weights: Path, data: Data, device: torch.device, out: Path) -> None:
     """Write the network of `card` to `out` as a training would leave it, best and last alike.
 
     It is tried on the validation images first, which it may have been trained on: at chance there,
-    it is called collapsed, as one is whose images were scaled otherwise.
+    it is called collapsed. That catches a network for images from 0 to 255; one whose normalisation
+    was left out may do better.
 
     Raises:
-        UserError: the file is missing or another one, or not of this network, or that is not for
-            these data.
+        UserError: the file is missing or another one; the weights are not the network's; the
+            network is not for these data, or does not fit in memory.
     """
     started = time.perf_counter()
+    torch.manual_seed(card.seed)  # a class may draw what its file leaves out
     model = plain(card.model, data.shape, data.classes)
     fill(model, weights_of(weights, card.weights), weights)
     found = copy(model)
     model = laid_out(model, device, shape=data.shape)
     refuse_misfit(model, card.model.architecture, data.shape, data.classes, device)
-    clean = validation.accuracy(model, data.split("validation", device))
+    clean = _accuracy(model, data.split("validation", device))
     record = {
         "status": outcome.status(clean, data.classes, card.data.validation),
         "validation_clean": clean,
@@ -52,10 +62,22 @@ def adopt(card: PretrainedCard, weights: Path, data: Data, device: torch.device,
         "data": data.seal,
         "shape": data.shape,
         "classes": data.classes,
-        "code": fingerprint((*ADOPTING, *card.members)),
+        "code": code(card),
         **provenance(device),
     }
     outcome.write(out, card, found, found, [], record)
+
+
+def _accuracy(model: nn.Module, split: Split) -> float:
+    try:
+        return fitting(partial(validation.accuracy, model, split), validation.BATCH)[0]
+    except DoesNotFitError as error:
+        raise UserError(f"the network does not fit in memory: {error}") from error
+
+
+def there(out: Path, card: PretrainedCard, data: Data) -> bool:
+    """Tell whether `out` holds this network, adopted by today's code for these data."""
+    return outcome.there(out, card, code(card), data.seal)
 
 
 def main() -> None:
@@ -81,8 +103,12 @@ def main() -> None:
     data = open_data(arguments.data).holding(card.data)
     weights = arguments.data_root / arguments.weights
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with sole(arguments.out), leased(arguments.device) as device:
-        adopt(card, weights, data, device, arguments.out)
+    with sole(arguments.out) as waited:
+        if waited and there(arguments.out, card, data):
+            print("the other process has adopted this network")
+            return
+        with leased(arguments.device) as device:
+            adopt(card, weights, data, device, arguments.out)
 
 
 if __name__ == "__main__":

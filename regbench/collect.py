@@ -22,11 +22,12 @@ from regbench.errors import UserError, program
 from regbench.experiment.manifest import Manifest, Run
 from regbench.storage.seals import write_table
 
-NULLABLE = {"fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64"}
-"""Columns that say nothing of some attacks, and that files from before them lack."""
-
-OF_TRAINING = ["cost", "best_epoch", "train_seconds", "forward_passes", "backward_passes"]
-"""Numbers that say nothing of a network that was trained elsewhere."""
+NULLABLE = {
+    "fooled_by": "string", "accuracy_after": "string", "batch_size": "Int64",
+    "cost": "float", "best_epoch": "Int64", "train_seconds": "float", "forward_passes": "float",
+    "backward_passes": "float",
+}  # fmt: skip
+"""Columns that say nothing of some attacks, or of a network that was trained elsewhere."""
 
 
 def collect(
@@ -120,8 +121,6 @@ def _typed(frames: list[pd.DataFrame], order: dict[str, list[str]]) -> pd.DataFr
     table = pd.concat(frames, ignore_index=True)
     for column in table.columns.intersection(list(order)):
         table[column] = pd.Categorical(table[column].astype(str), order[column], ordered=True)
-    for column in table.columns.intersection(OF_TRAINING):
-        table[column] = pd.to_numeric(table[column])
     return table.astype({name: NULLABLE[name] for name in table.columns.intersection([*NULLABLE])})
 
 

@@ -15,7 +15,7 @@ from regbench.core.memory import exhausted, peak
 from regbench.core.misfit import refuse_misfit
 from regbench.core.network import network
 from regbench.core.precision import PRECISIONS
-from regbench.errors import UserError, program
+from regbench.errors import program
 from regbench.experiment.cards import RunCard
 from regbench.experiment.fingerprint import TRAINING, fingerprint
 from regbench.experiment.members import build
@@ -23,7 +23,6 @@ from regbench.prepare import Data, open_data
 from regbench.step import Step
 from regbench.storage.locks import sole
 from regbench.storage.provenance import provenance
-from regbench.storage.seals import read_record
 from regbench.training import outcome
 from regbench.training.course import Epoch
 from regbench.training.descent import TrainingLoss
@@ -119,11 +118,7 @@ def record(
 
 def there(out: Path, card: RunCard, data: Data) -> bool:
     """Tell whether `out` holds this training, finished by today's code on these data."""
-    try:
-        known = read_record(out / "run.json")
-    except UserError:
-        return False
-    return (known["card"], known["code"], known["data"]) == (card.key, code(card), data.seal)
+    return outcome.there(out, card, code(card), data.seal)
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ rule adopt:
     priority: bench.judged_at_once
     resources:
         gpu=bench.gpu,
+        weights=bench.weights,  # no param: a file that was moved makes nothing anew
     params:
         card=bench.card,
-        weights=bench.weights,
         code=bench.adopting_code,
         folder=lambda wildcards, output: Path(output.card).parent,
     shell:
-        "python -m regbench.adopt {params.card:q} --weights {params.weights:q}"
+        "python -m regbench.adopt {params.card:q} --weights {resources.weights:q}"
         " --data {input.data:q} --out {params.folder:q} > {log:q} 2>&1"

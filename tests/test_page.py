@@ -25,6 +25,7 @@ from regbench.analysis.rows import MEASURED, UNMEASURED, load, over_seeds
 from regbench.experiment.cards import DataCard, ModelCard, RegularizerCard, RunCard, TrainingCard
 from regbench.experiment.manifest import Manifest, Run
 from regbench.experiment.members import names
+from regbench.experiment.paths import PRETRAINED
 from regbench.page import page
 from regbench.report.accuracy import accuracy
 from regbench.report.origins import Remaking, of_mean, of_one, traced
@@ -310,6 +311,13 @@ def test_ours_are_ranked_among_the_published(numbers, known):
     assert (first["source"], first["method"]) == ("someone 2020", "PGD-AT")
     assert (last["source"], last["method"]) == ("other 2021 (tiny)", "made up")
     assert (table["source"] == OURS).sum() == methods
+
+
+def test_a_network_that_was_trained_elsewhere_is_none_of_ours(numbers, known):
+    means = over_seeds(numbers)
+    theirs = means.assign(rule=means["rule"].mask(means["method"] == "PGD-AT", PRETRAINED))
+    ours = places(known, theirs).loc[lambda table: table["source"] == OURS, "method"]
+    assert {*ours} == {*means["method"]} - {"PGD-AT"}
 
 
 def test_equal_accuracies_share_a_place(numbers, known):

@@ -1,5 +1,6 @@
 """Networks that were trained elsewhere: read from files of others, judged like our own."""
 
+import argparse
 import copy
 import hashlib
 import json
@@ -15,10 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from regbench import adopt, show
+from regbench.analysis.comparisons import Judged, comparisons, leaders
 from regbench.check import check, claims
+from regbench.core.network import plain
 from regbench.core.weights import trained
 from regbench.errors import UserError
-from regbench.experiment.cards import AnyCard, DataCard, ModelCard, PretrainedCard
+from regbench.experiment.cards import AnyCard, DataCard, ModelCard, PretrainedCard, card_of
 from regbench.experiment.configfile import parse
 from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Declared, Manifest
@@ -136,11 +139,36 @@ def test_foreign_files_are_one_line(name, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("held", [{}, {"epoch": 3}, [torch.ones(2)], {"a": torch.ones(2), "b": 3}])
+def test_what_a_file_would_run_is_named_and_nobody_is_told_to_let_it(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(UserError, match=r"beside tensors it holds argparse\.Namespace") as error:
+        weights_of(path, digest(path))
+    assert "weights_only" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
+def within_itself():
+    held = {}
+    held["state_dict"] = held
+    return held
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {},
+        {"epoch": 3},
+        [torch.ones(2)],
+        {"a": torch.ones(2), "b": 3},
+        {"a": torch.ones(2, dtype=torch.complex64)},
+        within_itself(),
+    ],
+)
 def test_what_is_no_state_dict_is_one_line(held, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(held, path)
-    with pytest.raises(UserError, match="not tensors by name"):
+    with pytest.raises(UserError, match="not dense tensors by name"):
         weights_of(path, digest(path))
 
 
@@ -177,18 +205,48 @@ class Normalised(SmallCNN):
         return super().forward(x - self.mu)
 
 
-def test_constants_that_the_class_sets_may_be_missing_and_statistics_may_not(network, tmp_path):
+def test_constants_that_the_class_sets_may_be_missing(network, tmp_path):
     state, model = network.state_dict(), Normalised((1, 8, 8), 10)
     fill(model, state, tmp_path)
     x = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(model.eval()(x), network(x - 0.3), rtol=0, atol=0)
-    assert not hasattr(network, "mu")
-    given = {**state, "mu": torch.full((1, 1, 1), 0.4)}
-    fill(model, given, tmp_path)
+    fill(model, {**state, "mu": torch.full((1, 1, 1), 0.4)}, tmp_path)
     torch.testing.assert_close(model(x), network(x - 0.4), rtol=0, atol=0)
-    del given["1.running_mean"]
-    with pytest.raises(UserError, match=r"it lacks 1\.running_mean;"):
-        fill(model, given, tmp_path)
+
+
+class OwnBatchNorm(nn.BatchNorm2d):
+    """Not PyTorch's own class, as in timm."""
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, OwnBatchNorm])
+def test_what_training_found_may_not_be_missing(kind, tmp_path):
+    state = kind(3).state_dict()
+    del state["num_batches_tracked"]  # as PyTorch before 0.4.1 wrote it
+    fill(kind(3), state, tmp_path)
+    del state["running_var"]
+    with pytest.raises(UserError, match="it lacks running_var;"):
+        fill(kind(3), state, tmp_path)
+
+
+class Around(nn.Module):
+    """Holds its network under a name that wrappers have too."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_prefixes_that_are_the_networks_own_stay(wrapper, tmp_path):
+    given, model = Around().state_dict(), Around()
+    fill(model, {f"{wrapper}{name}": one for name, one in given.items()}, tmp_path)
+    torch.testing.assert_close(model.model.bias, given["model.bias"], rtol=0, atol=0)
+
+
+def test_numbers_of_another_kind_are_refused(tmp_path):
+    whole = {name: one.to(torch.int8) for name, one in nn.Linear(3, 2).state_dict().items()}
+    with pytest.raises(UserError, match=r"another kind of number bias torch\.int8, here"):
+        fill(nn.Linear(3, 2), whole, tmp_path)
 
 
 CONFIG = {
@@ -220,7 +278,7 @@ def resolved(**digits: object) -> Manifest:
     config = copy.deepcopy(CONFIG)
     config["datasets"]["digits"].update(digits)
     if "models" in digits:
-        config |= {"training": TRAINING, "regularizers": {"natural": None}}
+        config |= {"seeds": [0], "training": TRAINING, "regularizers": {"natural": None}}
     return resolve(parse(config), DECLARED)
 
 
@@ -236,8 +294,8 @@ def test_a_pretrained_network_is_a_cell_without_a_training():
         epsilon=0.2,
         weights="0" * 64,
     )
-    assert (run.model, run.regularizer, run.label, run.seed) == ("small_cnn", "theirs", "theirs", 0)
-    assert run.folder == f"results/digits/small_cnn/pretrained/0-{run.card.key}"
+    assert (run.model, run.regularizer, run.label, run.seed) == ("theirs", "theirs", "theirs", 0)
+    assert run.folder == f"results/digits/theirs/pretrained/0-{run.card.key}"
     assert (run.cost, run.weights) == (None, "theirs.pt")
     assert run.verdicts.keys() == {"white_box"}
 
@@ -276,7 +334,42 @@ def test_attacks_may_craft_on_it_and_never_judge_itself_by_that():
     assert Manifest.read(manifest.text()) == manifest
 
 
+def test_only_the_same_network_has_the_same_name():
+    pretrained = {
+        "same": entry(model="small_cnn"),
+        "wider": entry(model="small_cnn", width=8, sha256="1" * 64),
+        "bare": entry(model="model_d", sha256="2" * 64),
+    }
+    for name in ("same", "bare"):
+        del pretrained[name]["width"]
+    manifest = resolved(models={"small_cnn": {"width": 6}}, pretrained=pretrained)
+    called = {run.regularizer: run.model for run in manifest.runs}
+    assert called == {
+        "natural": "small_cnn",
+        "same": "small_cnn",
+        "wider": "wider",
+        "bare": "model_d",
+    }
+
+
+def test_trainings_need_seeds_and_networks_from_elsewhere_need_none():
+    config = copy.deepcopy(CONFIG) | {"training": TRAINING, "regularizers": {"natural": None}}
+    config["datasets"]["digits"]["models"] = {"small_cnn": None}
+    with pytest.raises(UserError, match="'seeds' is missing, for natural on digits"):
+        resolve(parse(config), DECLARED)
+    config["regularizers"] = {"natural": {"seeds": [4]}}
+    assert [run.seed for run in resolve(parse(config), DECLARED).runs] == [4, 0]
+
+
 REFUSED = {
+    "called as a network": (
+        {"models": {"theirs": {"model": "small_cnn"}}},
+        "pretrained.theirs is called as one of `models:` is",
+    ),
+    "labelled as a method": (
+        {"models": {"small_cnn": None}, "pretrained": {"theirs": entry(label="natural")}},
+        "'natural' and 'theirs' are both labelled 'natural'",
+    ),
     "called as a regularizer": (
         {"models": {"small_cnn": None}, "pretrained": {"natural": entry()}},
         "pretrained.natural is called as one of `regularizers:`",
@@ -372,3 +465,43 @@ def test_a_network_at_chance_is_called_collapsed(digits, tmp_path, monkeypatch):
     untrained[-1].bias.data.zero_()
     adopted(untrained, digits, tmp_path, monkeypatch)
     assert read_record(tmp_path / "run/run.json")["status"].startswith("collapsed: ")
+
+
+def test_what_is_no_network_is_one_line(monkeypatch):
+    monkeypatch.setattr("regbench.core.network.build", lambda *_: None)
+    with pytest.raises(UserError, match="'pkg:made' gives a NoneType, expected a torch"):
+        plain(ModelCard(architecture="pkg:made", arguments={}), (1, 8, 8), 10)
+
+
+def test_a_damaged_card_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "card.json").write_text('{"weights": "abc"}')
+    with pytest.raises(UserError, match="not a PretrainedCard: data"):
+        card_of(tmp_path)
+
+
+def scored(**columns: list[int]) -> Judged:
+    """Verdicts on four images; `theirs` was trained elsewhere."""
+    correct = pd.DataFrame(
+        {
+            (name.partition("_")[0], seed): column
+            for seed, (name, column) in enumerate(columns.items())
+        }
+    )
+    methods = {name: name for name in correct.columns.get_level_values(0)}
+    return Judged("digits", "net", "pgd", "PGD", methods, correct, frozenset({"theirs"}))
+
+
+def test_a_network_from_elsewhere_is_held_against_each_seed():
+    one = scored(ours_0=[1, 1, 0, 0], ours_1=[1, 0, 0, 0], theirs=[1, 1, 1, 0])
+    assert one.scores("ours", "theirs").tolist() == [[0, 0], [0, -1], [-1, -1], [0, 0]]
+    assert one.scores("theirs", "ours").tolist() == [[0, 0], [0, 1], [1, 1], [0, 0]]
+    assert one.scores("theirs").shape == (4, 1)
+    (row,) = comparisons([one], ["theirs"]).to_dict("records")
+    assert (row["seeds"], row["difference"]) == (2, pytest.approx(-0.375))
+
+
+def test_a_network_from_elsewhere_may_be_the_best():
+    ours = {f"ours_{seed}": [1, 0, 0, 0] * 50 for seed in range(3)}
+    one = scored(**ours, theirs=[1, 1, 1, 1] * 50)
+    assert one.best == "theirs"
+    assert leaders([one]) == {("digits", "net", "theirs", "pgd")}

@@ -231,6 +231,16 @@ def test_what_is_not_there_yet_is_told(gather):
     assert unfinished(unexamined, whole) == told
 
 
+def test_a_pretrained_network_that_is_not_there_yet_is_not_untrained(gather):
+    whole = manifest()
+    make(whole, only="natural")
+    *others, last = whole.runs
+    runs = (*others, last.model_copy(update={"weights": "theirs.pt"}))
+    told = unfinished(Rows(**gather(whole)), whole.model_copy(update={"runs": runs}))
+    assert "Not trained: digits, small_cnn: fgsm_at (seed 0)." in told
+    assert "Pretrained, and not read: digits, small_cnn: fgsm_at (seed 1)." in told
+
+
 def test_an_empty_gallery_stays(gather, tmp_path):
     make(manifest())
     for path in tmp_path.glob("results/**/gallery-*"):

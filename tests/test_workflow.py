@@ -291,6 +291,13 @@ def test_two_experiments_share_cells_and_never_overwrite(copy):
     assert (copy.folder / "reports/other/summary.md").exists()
 
 
+def with_theirs(weights: Path, digest: str) -> dict:
+    """The tiny experiment with one network more, from a file."""
+    theirs = {"model": "small_cnn", "weights": str(weights), "sha256": digest, "label": "Theirs"}
+    digits = {**TINY["datasets"]["digits"], "pretrained": {"theirs": theirs}}
+    return {**TINY, "experiment": "given", "datasets": {"digits": digits}}
+
+
 def test_a_network_trained_elsewhere_is_judged_beside_ours_as_the_same_network_here(copy, tmp_path):
     """Of its own weights, exported: every verdict the same, and nothing is trained."""
     (run,) = copy.folder.glob("results/digits/small_cnn/fgsm_at/0-*")
@@ -298,46 +305,33 @@ def test_a_network_trained_elsewhere_is_judged_beside_ours_as_the_same_network_h
     command = [sys.executable, "-m", "regbench.export", run, "--out", weights]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    digits = {
-        **TINY["datasets"]["digits"],
-        "pretrained": {
-            "theirs": {
-                "model": "small_cnn",
-                "weights": str(weights),
-                "sha256": digest,
-                "label": "Theirs 2020",
-            }
-        },
-    }
-    copy.configure({**TINY, "experiment": "given", "datasets": {"digits": digits}})
-    assert copy.jobs() == {**DRAWN, "adopt": 1, "attack": 3, "diagnose": 1}
-    assert copy.jobs("--nolock", "only_theirs") == {
-        "adopt": 1,
-        "attack": 3,
-        "diagnose": 1,
-        "only_theirs": 1,
-    }
+    copy.configure(with_theirs(weights, digest))
+    alone = {"adopt": 1, "attack": 3, "diagnose": 1}
+    assert copy.jobs() == {**DRAWN, **alone}
+    assert copy.jobs("--nolock", "only_theirs") == {**alone, "only_theirs": 1}
     done = copy.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 trainings and 1 pretrained networks" in done.stderr
+    assert "4 trainings and 1 pretrained network," in done.stderr
     reports = copy.folder / "reports/given"
     verdicts = pd.read_parquet(reports / "verdicts.parquet").astype({"regularizer": str})
     of = dict(iter(verdicts.groupby("regularizer")))
     # crafted on FGSM-AT's network, which is not judged by that itself
     theirs = of["theirs"][of["theirs"]["attack"] != "from_cell"]
+    assert theirs["attack"].nunique() == 7
     told = ["attack", "image", "prediction", "correct", "distance", "loss"]
     pd.testing.assert_frame_equal(
         theirs[told].reset_index(drop=True), of["fgsm_at"][told].reset_index(drop=True)
     )
-    assert theirs["attack"].nunique() == 7
     assert pd.read_csv(reports / "costs.csv")["method"].tolist() == ["natural", "FGSM-AT", "SAT-R1"]
     summary = (reports / "summary.md").read_text()
-    assert "Trained elsewhere, and of the weights in their files: Theirs 2020." in summary
-    (row,) = re.findall(r"^\| digits .*\| Theirs 2020 .*(?=\| 1 )", summary, re.MULTILINE)[:1]
+    assert "Trained elsewhere, and of the weights in their files: Theirs." in summary
+    (row,) = re.findall(r"^\| digits .*\| Theirs .*(?=\| 1 )", summary, re.MULTILINE)[:1]
     assert [cell.strip() for cell in row.split("|")[-2:]] == ["–", "–"]
     page = (reports / "index.html").read_text()
     assert "3 trainings, 1 pretrained network, " in page
     assert f"training: pretrained, sha256 {digest}" in page
+    copy.configure(with_theirs(weights.rename(tmp_path / "moved.pt"), digest))
+    assert not alone.keys() & copy.jobs().keys()
 
 
 def test_report_figures_redraws_without_training(copy):

@@ -9,7 +9,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from regbench.analysis.published import Entry, Meaning, Published
-from regbench.analysis.rows import CELL
+from regbench.analysis.rows import CELL, elsewhere
 
 COLUMNS = [
     "dataset", "model", "method", "attack", "published", "images", "ours", "n", "seeds",
@@ -77,7 +77,8 @@ def places(published: Published, means: pd.DataFrame) -> pd.DataFrame:
 
     Ranked together is what shares data set, radius, attack and its parameters; the method and the
     network may be any. Where several attacks of ours are the published one, the strongest counts.
-    Equal accuracies share the better place. Without one of ours there is no ranking.
+    Equal accuracies share the better place. Without one of ours there is no ranking; a network that
+    was trained elsewhere is none of ours.
 
     Args:
         published: of `regbench.analysis.published.load`.
@@ -99,6 +100,7 @@ def _ranked(
     of_data = means[means["dataset"] == dataset]
     labels = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
     same = np.array([_is(meaning, epsilon, row) for _, row in of_data.iterrows()], dtype=bool)
+    same &= ~elsewhere(of_data).to_numpy()
     judged = of_data[same & of_data["mean"].notna()].sort_values("mean", kind="stable")
     strongest = judged.drop_duplicates(CELL).sort_values(CELL)
     ours = [

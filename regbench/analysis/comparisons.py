@@ -18,7 +18,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from regbench.analysis.attacked import AUTOATTACK, CLEAN, TOLERANCE
-from regbench.analysis.rows import Rows, of_trained, unswept, widest
+from regbench.analysis.rows import Rows, elsewhere, of_trained, unswept, widest
 from regbench.analysis.statistics import Scores, interval, paired_test, verdict
 from regbench.errors import UserError, did_you_mean
 
@@ -55,6 +55,7 @@ class Judged:
         label: how tables call the attack.
         methods: how tables call each regularizer, by its name in the config and in its order.
         correct: 1, 0, or NaN for an image not seen; rows are images, columns (regularizer, seed).
+        fixed: those that are one network, trained elsewhere: the same beside every seed of others.
     """
 
     dataset: str
@@ -63,12 +64,18 @@ class Judged:
     label: str
     methods: dict[str, str]
     correct: pd.DataFrame
+    fixed: frozenset[str] = frozenset()
 
     def scores(self, regularizer: str, reference: str | None = None) -> Scores:
         """Return a method's scores, minus those of a reference: images and seeds of both."""
         mine = pd.DataFrame(self.correct[regularizer])
         if reference is not None:
-            mine = mine.sub(self.correct[reference]).dropna(axis=1, how="all")
+            theirs = pd.DataFrame(self.correct[reference])
+            if regularizer in self.fixed:
+                mine = _beside_each(mine, theirs)
+            if reference in self.fixed:
+                theirs = _beside_each(theirs, mine)
+            mine = mine.sub(theirs).dropna(axis=1, how="all")
         return mine.dropna().to_numpy(np.int64)
 
     @property
@@ -79,8 +86,9 @@ class Judged:
         return max(among, key=lambda name: self.scores(name).mean())
 
     def seeds(self, regularizer: str) -> int:
-        """Return how many trainings of a method there are."""
-        return self.correct[regularizer].shape[1]
+        """Return how many trainings of a method there are; of a fixed one, as many as of any."""
+        counts = {name: self.correct[name].shape[1] for name in self.methods}
+        return max(counts.values()) if regularizer in self.fixed else counts[regularizer]
 
 
 def judged(rows: Rows) -> list[Judged]:
@@ -90,15 +98,23 @@ def judged(rows: Rows) -> list[Judged]:
     """
     told = unswept(rows.evaluations)
     labels = told.set_index(["dataset", "attack"])["label"].to_dict()
+    fixed = frozenset(rows.runs.loc[elsewhere(rows.runs), "regularizer"].astype(str))
     groups = of_trained(rows).groupby(["dataset", "model", "attack"], observed=True)
     return [
-        _judged((str(dataset), str(model), str(attack)), labels[dataset, attack], part)
+        _judged((str(dataset), str(model), str(attack)), labels[dataset, attack], part, fixed)
         for (dataset, model, attack), part in groups
         if (dataset, attack) in labels
     ]
 
 
-def _judged(key: tuple[str, str, str], label: str, verdicts: pd.DataFrame) -> Judged:
+def _beside_each(one: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of the only training in `one`, for each seed of `others`."""
+    return pd.DataFrame(dict.fromkeys(others.columns, one.iloc[:, 0]))
+
+
+def _judged(
+    key: tuple[str, str, str], label: str, verdicts: pd.DataFrame, fixed: frozenset[str]
+) -> Judged:
     trained = verdicts.groupby(["regularizer", "method", "seed"], observed=True)
     columns: dict[tuple[str, Hashable], pd.Series] = {}
     methods: dict[str, str] = {}
@@ -106,7 +122,8 @@ def _judged(key: tuple[str, str, str], label: str, verdicts: pd.DataFrame) -> Ju
         methods[str(regularizer)] = str(method)
         images = pd.Index(part["image"])
         columns[str(regularizer), seed] = pd.Series(part["correct"].to_numpy(np.float32), images)
-    return Judged(*key, label=label, methods=methods, correct=pd.concat(columns, axis=1))
+    correct = pd.concat(columns, axis=1)
+    return Judged(*key, label, methods, correct, fixed & methods.keys())
 
 
 def references_of(rows: Rows, chosen: Sequence[str] | None = None) -> tuple[str, ...]:

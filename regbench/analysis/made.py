@@ -119,8 +119,10 @@ def _plain(rows: pa.Table) -> pd.DataFrame:
 
 def _curve(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        curve = pd.read_csv(path)
     except FileNotFoundError as error:
         raise MissingError(path) from error
     except Exception as error:
         raise UserError(f"'{path}' is broken ({error}); delete it and run snakemake") from error
+    # nothing has a type
+    return curve.astype({"epoch": int, **dict.fromkeys(curve.columns.drop("epoch"), float)})

@@ -213,7 +213,7 @@ def trained(runs: pd.DataFrame) -> "pd.Series[bool]":
 
     Of a network that was trained elsewhere the epoch is not known.
     """
-    return runs["best_epoch"] != 0
+    return (runs["best_epoch"] != 0).fillna(True).astype(bool)
 
 
 def elsewhere(runs: pd.DataFrame) -> "pd.Series[bool]":

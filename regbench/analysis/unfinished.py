@@ -22,7 +22,9 @@ def unfinished(rows: Rows, manifest: Manifest) -> str:
     """
     trained, judged = _keys(rows.runs, TRAINING), _keys(rows.evaluations, [*TRAINING, "attack"])
     there = [run for run in manifest.runs if _key(run) in trained]
-    lacking = _listed([run for run in manifest.runs if _key(run) not in trained])
+    absent = [run for run in manifest.runs if _key(run) not in trained]
+    lacking = _listed([run for run in absent if not run.weights])
+    given = _listed([run for run in absent if run.weights])
     waiting = Counter(
         attack
         for run in there
@@ -32,12 +34,13 @@ def unfinished(rows: Rows, manifest: Manifest) -> str:
     )
     examined = _keys(rows.diagnostics, TRAINING)
     unexamined = sum(bool(run.diagnosis) and _key(run) not in examined for run in there)
-    if not lacking and not waiting and not unexamined:
+    if not absent and not waiting and not unexamined:
         return ""
     attacks = [f"{attack} ({count} trainings)" for attack, count in sorted(waiting.items())]
     parts = [
         f"Not finished: {len(there)} of {len(manifest.runs)} trainings are here.",
         f"Not trained: {'; '.join(lacking)}." if lacking else "",
+        f"Pretrained, and not read: {'; '.join(given)}." if given else "",
         f"Not judged by {', '.join(attacks)}." if attacks else "",
         f"Not examined by diagnostics: {unexamined} trainings." if unexamined else "",
     ]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from regbench.core.layers import tune
 from regbench.core.misfit import tried
+from regbench.errors import UserError
 from regbench.experiment.cards import AnyCard, ModelCard
 from regbench.experiment.members import build
 from regbench.prepare import Data
@@ -25,9 +26,16 @@ def network(card: AnyCard, data: Data, device: torch.device, precision: str) -> 
 
 
 def plain(card: ModelCard, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Return the network that `card` names, as its class makes it."""
+    """Return the network that `card` names, as its class makes it.
+
+    Raises:
+        UserError: what is made is no network.
+    """
     arguments = {"shape": shape, "classes": classes, **card.arguments}
-    model: nn.Module = build(card.architecture, arguments)
+    model = build(card.architecture, arguments)
+    if not isinstance(model, nn.Module):
+        made = type(model).__name__
+        raise UserError(f"'{card.architecture}' gives a {made}, expected a torch.nn.Module")
     return model
 
 

@@ -146,11 +146,12 @@ def card_of(folder: Path) -> AnyCard:
     Raises:
         UserError: it holds no card, or a damaged one.
     """
-    path = str(folder / CARD)
+    path = folder / CARD
     try:
-        return PretrainedCard.read(path)
-    except UserError:
-        return RunCard.read(path)
+        given = "weights" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        given = False
+    return PretrainedCard.read(str(path)) if given else RunCard.read(str(path))
 
 
 class AttackCard(Card):

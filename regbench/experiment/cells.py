@@ -108,9 +108,16 @@ def _model_card(model: str, network: Model) -> ModelCard:
 
 
 def seeds(experiment: Experiment, task: Task, name: str) -> list[int]:
-    """Return the seeds of a regularizer: the innermost level's that sets them."""
-    own = [level.seeds for level in _levels(experiment, task, name) if level.seeds]
-    return own[-1] if own else experiment.seeds
+    """Return the seeds of a regularizer: the innermost level's that sets them.
+
+    Raises:
+        UserError: none does.
+    """
+    own = [level.seeds for level in _levels(experiment, task, name)]
+    found = [one for one in (experiment.seeds, *own) if one]
+    if not found:
+        raise UserError(f"config: 'seeds' is missing, for {name} on {task.dataset}")
+    return found[-1]
 
 
 def trained(
@@ -163,12 +170,18 @@ def pretrained(task: Task, name: str, given: Pretrained) -> Run:
         weights=given.sha256,
     )
     label = given.label or name
-    run = _cell(task, card, name, rule=paths.PRETRAINED, label=label, cost=None)
-    return run.model_copy(update={"weights": given.weights})
+    return _cell(task, card, name, rule=paths.PRETRAINED, label=label, weights=given.weights)
 
 
 def _cell(
-    task: Task, card: AnyCard, name: str, *, rule: str, label: str, cost: float | None
+    task: Task,
+    card: AnyCard,
+    name: str,
+    *,
+    rule: str,
+    label: str,
+    cost: float | None = None,
+    weights: str | None = None,
 ) -> Run:
     folder = paths.run(task.dataset, task.model, rule, f"{card.seed}-{card.key}")
     return Run(
@@ -188,6 +201,7 @@ def _cell(
         card=card,
         diagnosis=paths.diagnosis(folder, task.diagnosis) if task.diagnosis else None,
         gallery=paths.gallery(folder, task.diagnosis) if task.diagnosis else None,
+        weights=weights,
     )
 
 

@@ -235,7 +235,7 @@ class Experiment(Section):
         description="hours after which a training is ended, which is then its result; to train it"
         " longer, raise this and delete its folder",
     )
-    seeds: Seeds = [0]
+    seeds: Seeds | None = Field(None, description="of each training; needed where there are any")
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     regularizers: Regularizers = {}

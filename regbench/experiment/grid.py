@@ -10,6 +10,7 @@ from regbench.experiment.cells import Task, task_of
 from regbench.experiment.config import DataSet, Experiment, Model, Pretrained, Source, Training
 from regbench.experiment.manifest import AttackEntry, Declared, Manifest, Run
 from regbench.experiment.refusals import (
+    refuse_borrowed_labels,
     refuse_equal_labels,
     refuse_nothing,
     refuse_taken,
@@ -55,6 +56,7 @@ def resolve(experiment: Experiment, declared: dict[str, Declared]) -> Manifest:
         labels[run.dataset, run.model][run.regularizer] = run.label
     for of_task in labels.values():
         refuse_equal_labels("the regularizers", of_task)
+    refuse_borrowed_labels(runs)
     refuse_unknown_gap(experiment, attacks)
     return Manifest(
         experiment=experiment.experiment,
@@ -146,8 +148,9 @@ def _pretrained(
     suites: dict[str, SuiteCard] | None = None,
     diagnosis: DiagnosisCard | None = None,
 ) -> Run:
-    """The network behind an entry of `pretrained:`."""
-    called = name if ":" in given.model else given.model
+    """The network behind an entry of `pretrained:`; of the same name only if it is the same."""
+    like = given.model in data.models or ":" not in given.model
+    called = given.model if like and not given.parameters else name
     task = task_of(dataset, called, data, _network(data, given), suites or {}, diagnosis)
     return cells.pretrained(task, name, given)
 
@@ -156,7 +159,7 @@ def _network(data: DataSet, asked: Source | Pretrained) -> Model:
     """What an entry names under `model:`, an entry of `models:` or a class, with its parameters."""
     named = data.models.get(asked.model) or Model(model=asked.model)
     return Model(
-        model=named.model,
+        model=named.model or asked.model,
         training=named.training,
         regularizers=named.regularizers,
         **named.parameters | asked.parameters,

@@ -43,9 +43,14 @@ def refuse_nothing(dataset: str, cells: Sequence[Run]) -> None:
 
 
 def refuse_taken(experiment: Experiment) -> None:
-    """Refuse a pretrained network that is called as a regularizer or a source is."""
+    """Refuse a pretrained network that is called as a regularizer, a source or a network is."""
     for dataset, data in experiment.datasets.items():
-        for kind, names in (("regularizers", experiment.regularizers), ("sources", data.sources)):
+        taken = {
+            "regularizers": {*experiment.regularizers},
+            "sources": {*data.sources},
+            "models": {*data.models, *(one.model for one in data.pretrained.values())},
+        }
+        for kind, names in taken.items():
             for name in sorted(data.pretrained.keys() & names):
                 raise UserError(
                     f"config: datasets.{dataset}.pretrained.{name} is called as one of `{kind}:`"
@@ -53,11 +58,21 @@ def refuse_taken(experiment: Experiment) -> None:
                 )
 
 
+def refuse_borrowed_labels(runs: Sequence[Run]) -> None:
+    """Refuse a pretrained network that is labelled as another method is, on whichever network."""
+    owners = {run.label: run.regularizer for run in runs if not run.weights}
+    for run in runs:
+        owner = owners.setdefault(run.label, run.regularizer)
+        if run.weights and owner != run.regularizer:
+            refuse_equal_labels("the methods", {owner: run.label, run.regularizer: run.label})
+
+
 def refuse_twins(runs: list[Run]) -> None:
     """Refuse two entries that ask for the same training, or for the same weights."""
     seen: dict[str, Run] = {}
     for run in runs:
-        twin = seen.setdefault(run.folder, run)
+        same = f"{run.dataset} {run.card.key}" if run.weights else run.folder
+        twin = seen.setdefault(same, run)
         if twin is not run:
             change = "" if run.weights else ", or change a hyperparameter"
             raise UserError(

@@ -83,7 +83,10 @@ class Bench:
         if not re.fullmatch(IDENTIFIER, name):
             told = f"a rule declares '{name}'; a name is of letters, digits, '_', '.', '+' and '-'"
             sys.exit(report(UserError(told)))
-        if name in (*self._declared, paths.PRETRAINED):
+        if name == paths.PRETRAINED:
+            told = f"a rule declares '{name}', which is what networks trained elsewhere are under"
+            sys.exit(report(UserError(f"{told}; rename it")))
+        if name in self._declared:
             sys.exit(report(UserError(f"two rules declare the regularizer '{name}'; rename one")))
         self._declared[name] = Declared(name, label, loss, hyperparameters, cost)
         return self.card
@@ -105,7 +108,8 @@ class Bench:
             told = f"'{path}' is no rule file: {type(error).__name__}: {error}"
             sys.exit(report(UserError(told)))
         try:
-            hold_names(path, [*rules][made:], self._declared.keys() - declared, declared)
+            others = {*declared, paths.PRETRAINED}
+            hold_names(path, [*rules][made:], self._declared.keys() - declared, others)
         except UserError as error:
             sys.exit(report(error))
 
@@ -352,7 +356,7 @@ def size(manifest: Manifest) -> str:
     networks = {run.folder: run.rule for run in (*manifest.runs, *manifest.sources)}
     rules = list(networks.values())
     given = rules.count(paths.PRETRAINED)
-    beside = f" and {given} pretrained networks" if given else ""
+    beside = f" and {given} pretrained network{'s' * (given != 1)}" if given else ""
     evaluations = sum(len(suite.attacks) for suite in manifest.suites.values())
     return (
         f"regbench: experiment {manifest.experiment}: {len(rules) - given} trainings{beside},"

@@ -24,7 +24,7 @@ def learning_curves(rows: Rows) -> Figure:
     A cross on the I-FGSM accuracy marks where a run begins to overfit catastrophically.
     """
     if rows.curves.empty:
-        return nothing_to_show("None of these networks was trained here.")
+        return nothing_to_show("No epoch of a training was finished here.")
     curves = rows.curves.assign(
         task=task(rows.curves),
         validation_clean=100 * rows.curves["validation_clean"],

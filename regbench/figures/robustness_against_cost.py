@@ -38,7 +38,7 @@ def robustness_against_cost(rows: Rows) -> Figure:
     means = unswept(over_seeds(results(rows)))
     means = widest(means[means["source"].isna() & means["cost"].notna()])
     if means.empty:
-        return nothing_to_show("None of these networks was trained here.")
+        return nothing_to_show("No white-box attack judged a network whose cost is known.")
     panels = list(means.assign(task=task(means)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):

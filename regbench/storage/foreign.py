@@ -1,8 +1,10 @@
 """Weights as others store them: a state dict of PyTorch's, or a file of safetensors."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -18,12 +20,21 @@ INSIDE = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """What DataParallel, a module around the network and the compiler put before every name."""
 
+WITHIN = 3
+"""How deep a checkpoint may hold them."""
+
+CONSTANTS = ("mu", "sigma", "mean", "std")
+"""Buffers for normalisation that files of RobustBench's model zoo leave to the class."""
+
+UNUSED = "num_batches_tracked"
+"""A counter of training steps, which PyTorch before 0.4.1 had not, and which judging needs not."""
+
 SHOWN = 3
 """Names told of each kind that does not fit."""
 
 
 def weights_of(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Return the tensors of a file of weights, by the names that the bare network has for them.
+    """Return the tensors of a file of weights, by name.
 
     A PyTorch file is read as tensors and plain containers alone: nothing in it is executed.
 
@@ -37,11 +48,10 @@ def weights_of(path: Path, sha256: str) -> dict[str, Tensor]:
     """
     content = checked(path, sha256)
     try:
-        return _bare(_opened(path, content))
+        return _state(_opened(path, content))
     except Exception as error:  # a foreign file fails wherever it is read
-        told = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"'{path}' holds no weights that can be read safely ({told}); expected what"
+            f"'{path}' holds no weights that can be read safely ({_why(error)}); expected what"
             " torch.save(model.state_dict(), …) or safetensors writes"
         ) from error
 
@@ -49,8 +59,8 @@ def weights_of(path: Path, sha256: str) -> dict[str, Tensor]:
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put weights into a network that they are of, in its own precision.
 
-    Constants that its class sets may be missing, as mean and deviation in files of RobustBench's
-    model zoo.
+    What wrappers put before every name is taken off, unless the network has such names itself.
+    Constants of normalisation (`CONSTANTS`) may be missing, if the class sets them.
 
     Args:
         model: changed in place.
@@ -58,36 +68,47 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         path: where they come from, to be told.
 
     Raises:
-        UserError: names or shapes are not the network's.
+        UserError: names, shapes or kinds of number are not the network's.
     """
     own = model.state_dict()
-    other = [
-        f"{name} {tuple(one.shape)}, here {tuple(own[name].shape)}"
-        for name, one in weights.items()
-        if name in own and one.shape != own[name].shape
-    ]
-    kinds = {
-        "lacks": sorted(own.keys() - weights.keys() - _constants(model)),
-        "has besides": sorted(weights.keys() - own.keys()),
-        "has of another shape": other,
-    }
-    told = [f"{kind} {_few(names)}" for kind, names in kinds.items() if names]
+    named = _as_named(own, weights)
+    may_lack = {name for name, _ in model.named_buffers() if _last(name) in (*CONSTANTS, UNUSED)}
+    told = _differences(own, named, may_lack)
     if told:
         raise UserError(
             f"'{path}' is not of this network: it {'; it '.join(told)}; name another under"
             " `model:`, or a class of your own, package.module:Class"
         )
-    model.load_state_dict(dict(weights), strict=False)  # what may be missing is told above
+    model.load_state_dict(named, strict=False)  # what may be missing is known by now
 
 
-def _constants(model: nn.Module) -> set[str]:
-    """Buffers of classes that are not PyTorch's own: those of its layers are found in training."""
-    return {
-        name
-        for prefix, module in model.named_modules()
-        if not type(module).__module__.startswith("torch.nn.")
-        for name, _ in module.named_buffers(prefix, recurse=False)
+def _as_named(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    named = dict(weights)
+    while not own.keys() & named.keys() and (prefix := _common_prefix(named)):
+        named = {name.removeprefix(prefix): one for name, one in named.items()}
+    return named
+
+
+def _differences(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Set[str]
+) -> list[str]:
+    """What tells that weights are not the network's, in words; nothing, if they are."""
+    both = sorted(own.keys() & given.keys())
+    kinds = {
+        "lacks": sorted(own.keys() - given.keys() - may_lack),
+        "has besides": sorted(given.keys() - own.keys()),
+        "has of another shape": [
+            f"{name} {tuple(given[name].shape)}, here {tuple(own[name].shape)}"
+            for name in both
+            if given[name].shape != own[name].shape
+        ],
+        "has as another kind of number": [
+            f"{name} {given[name].dtype}, here {own[name].dtype}"
+            for name in both
+            if given[name].is_floating_point() != own[name].is_floating_point()
+        ],
     }
+    return [f"{kind} {_few(names)}" for kind, names in kinds.items() if names]
 
 
 def _opened(path: Path, content: bytes) -> Any:
@@ -96,15 +117,24 @@ def _opened(path: Path, content: bytes) -> Any:
     return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _bare(found: Any) -> dict[str, Tensor]:
-    while inside := _inside(found):
-        found = inside
-    if not _is_state(found):
-        raise TypeError(f"it is a {type(found).__name__}, not tensors by name")
-    weights = dict(found)
-    while prefix := _common_prefix(weights):
-        weights = {name.removeprefix(prefix): one for name, one in weights.items()}
-    return weights
+def _why(error: Exception) -> str:
+    """Why a file was not read; PyTorch's own words advise to read it unsafely."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return f"beside tensors it holds {found[1]}, which could run anything"
+    if isinstance(error, UnpicklingError):
+        return "it is damaged, or no file of PyTorch's"
+    return " ".join(str(error).split())
+
+
+def _state(found: Any) -> dict[str, Tensor]:
+    """Return the state dict that a file is, or that a checkpoint in it holds."""
+    for _ in range(WITHIN):
+        found = _inside(found) or found
+    held = found.items() if isinstance(found, Mapping) else ()
+    if not (held and all(_is_weight(name, one) for name, one in held)):
+        raise TypeError(f"it is a {type(found).__name__}, not dense tensors by name")
+    return dict(found)
 
 
 def _inside(found: Any) -> Any:
@@ -114,16 +144,22 @@ def _inside(found: Any) -> Any:
     return next((found[key] for key in INSIDE if isinstance(found.get(key), Mapping)), None)
 
 
-def _is_state(found: Any) -> bool:
+def _is_weight(name: Any, one: Any) -> bool:
     return (
-        isinstance(found, Mapping)
-        and bool(found)
-        and all(isinstance(name, str) and isinstance(one, Tensor) for name, one in found.items())
+        isinstance(name, str)
+        and isinstance(one, Tensor)
+        and one.layout is torch.strided
+        and one.device.type == "cpu"
+        and not (one.is_complex() or one.is_quantized)
     )
 
 
 def _common_prefix(weights: Mapping[str, Tensor]) -> str:
     return next((one for one in PREFIXES if all(name.startswith(one) for name in weights)), "")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _few(names: list[str]) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from regbench.errors import UserError
 from regbench.experiment.cards import CARD, AnyCard
 from regbench.storage import tensors
-from regbench.storage.seals import digest_of, write_record
+from regbench.storage.seals import digest_of, read_record, write_record
 from regbench.training.course import Epoch, Weights
 
 FILES = (CARD, "best.safetensors", "last.safetensors", "curve.csv")
@@ -27,6 +28,22 @@ def status(clean: float, classes: int, validation: int) -> str:
     if clean > chance + 3 * math.sqrt(chance * (1 - chance) / validation):
         return "ok"
     return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
+
+
+def there(out: Path, card: AnyCard, code: str, data: str) -> bool:
+    """Tell whether `out` holds the network of `card`, made by this code of these data.
+
+    Args:
+        out: its folder.
+        card: of the network.
+        code: the fingerprint of the code.
+        data: the seal of the data.
+    """
+    try:
+        known = read_record(out / "run.json")
+    except UserError:
+        return False
+    return (known["card"], known["code"], known["data"]) == (card.key, code, data)
 
 
 def write(

@@ -11,18 +11,29 @@ from regbench.report.sheets import Sheet
 from regbench.report.wording import markdown
 
 READING = """\
-Accuracy in percent on {images}: mean ± standard deviation
-over seeds, of the weights with the {checkpoint} validation accuracy under I-FGSM.
-Each run's 95 % Wilson interval is in `results.csv`. {radii}{precision}
+Accuracy in percent on {images}{chosen}.
+Each run's 95 % Wilson interval is in `results.csv`. {radii}{precision}"""
 
+CHOSEN = """\
+: mean ± standard deviation
+over seeds, of the weights with the {} validation accuracy under I-FGSM"""
+
+COST = """\
 `passes`: forward and backward passes per image and training step, a pair of them being 1, a measure
 of cost that knows no machine; `train (s)`: seconds of one training, mean over seeds, validation
 left out, as the clock of the machine named here ran, which may have done other work.
+"""
+
+DIFFERENCE = """\
 A difference column is in percentage points: what single-step accuracy promises and
 multi-step attacks take away."""
 
 GIVEN = """\
 Trained elsewhere, and of the weights in their files: {}."""
+
+SEEN = """\
+Images of the validation split are training images of the data set: networks that were trained
+elsewhere may have been trained on them."""
 
 MARKED = f"""\
 {MARK} in doubt with one seed at least: see "Doubts" below, and `flags` in `results.csv`."""
@@ -66,20 +77,25 @@ def reading(tidy: pd.DataFrame) -> str:
     )
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
     radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
+    ours = not elsewhere(tidy).all()
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
     told = READING.format(
         images=images,
-        checkpoint=which,
+        chosen=CHOSEN.format(which) if ours else "",
         radii=f"L∞, images in [0, 1]; {radii}.",
         precision=_crafted(tidy),
     )
-    return "\n\n".join(filter(None, [told, _given(tidy)]))
+    columns = (COST if ours else "") + DIFFERENCE
+    return "\n\n".join(filter(None, [told, columns, _given(tidy)]))
 
 
 def _given(tidy: pd.DataFrame) -> str:
-    """Which methods are networks that were trained elsewhere; nothing, if none is."""
-    methods = tidy.loc[elsewhere(tidy), "method"].unique()
-    return GIVEN.format(", ".join(methods)) if len(methods) else ""
+    """Which methods are networks that were trained elsewhere, if any is."""
+    given = tidy[elsewhere(tidy)]
+    if given.empty:
+        return ""
+    seen = f" {SEEN}" if (given["split"] == "validation").any() else ""
+    return GIVEN.format(", ".join(given["method"].unique())) + seen
 
 
 def _crafted(tidy: pd.DataFrame) -> str:

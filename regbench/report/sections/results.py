@@ -26,7 +26,7 @@ def sheet(numbers: pd.DataFrame, remaking: Remaking | None) -> Sheet:
             "accuracy": shares["accuracy"],
             "95 % interval": shares["low"] + " to " + shares["high"],
             "attack (s)": numbers["attack_seconds"].map("{:.1f}".format),
-            "best epoch": numbers["best_epoch"].map("{:.0f}".format).replace("nan", LACKING),
+            "best epoch": numbers["best_epoch"].astype(object).fillna(LACKING),
             "status": failed,
             "flags": numbers["flags"],
         }
