@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Set
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -122,7 +121,7 @@ def _why(error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found:
         return f"beside tensors it holds {found[1]}, which could run anything"
-    if isinstance(error, UnpicklingError):
+    if "Weights only load failed" in str(error):
         return "it is damaged, or no file of PyTorch's"
     return " ".join(str(error).split())
 
