@@ -1,7 +1,6 @@
 """Stage 2b: weights from elsewhere + the card of their network -> the files of a training."""
 
 import argparse
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from regbench.core.memory import DoesNotFitError, fitting
 from regbench.core.misfit import refuse_misfit
 from regbench.core.network import laid_out, plain
 from regbench.errors import UserError, program
+from regbench.experiment import paths
 from regbench.experiment.cards import PretrainedCard
 from regbench.experiment.fingerprint import ADOPTING, fingerprint
 from regbench.prepare import Data, Split, open_data
@@ -75,11 +75,6 @@ def _accuracy(model: nn.Module, split: Split) -> float:
         raise UserError(f"the network does not fit in memory: {error}") from error
 
 
-def there(out: Path, card: PretrainedCard, data: Data) -> bool:
-    """Tell whether `out` holds this network, adopted by today's code for these data."""
-    return outcome.there(out, card, code(card), data.seal)
-
-
 def main() -> None:
     """Read the command line and adopt one network."""
     parser = argparse.ArgumentParser(prog="python -m regbench.adopt", description=__doc__)
@@ -92,7 +87,7 @@ def main() -> None:
     parser.add_argument(
         "--data-root",
         type=Path,
-        default=os.environ.get("REGBENCH_DATA") or "data",
+        default=paths.data_root(),
         help="where it lies (default: $REGBENCH_DATA, else data)",
     )
     parser.add_argument("--data", type=Path, required=True, help="file of regbench.prepare")
@@ -104,7 +99,7 @@ def main() -> None:
     weights = arguments.data_root / arguments.weights
     arguments.out.mkdir(parents=True, exist_ok=True)
     with sole(arguments.out) as waited:
-        if waited and there(arguments.out, card, data):
+        if waited and outcome.there(arguments.out, card, code(card), data.seal):
             print("the other process has adopted this network")
             return
         with leased(arguments.device) as device:

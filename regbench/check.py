@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import inspect
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from regbench.errors import UserError, program
+from regbench.experiment import paths
 from regbench.experiment.cards import Card, DataCard, PretrainedCard, RunCard
 from regbench.experiment.fingerprint import fingerprint
 from regbench.experiment.manifest import Manifest
@@ -151,7 +151,7 @@ def _refuse_other_weights(card: PretrainedCard, weights: str) -> None:
     from regbench.core.network import plain  # noqa: PLC0415 - torch, as above
     from regbench.storage.foreign import fill, weights_of  # noqa: PLC0415 - likewise
 
-    path = Path(os.environ.get("REGBENCH_DATA") or "data", weights)
+    path = paths.data_root() / weights
     found, known = weights_of(path, card.weights), _size(card.data)
     if known:
         with _told_of(card.model.architecture):

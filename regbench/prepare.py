@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regbench.errors import UserError, program
+from regbench.experiment import paths
 from regbench.experiment.cards import DataCard
 from regbench.experiment.members import build
 from regbench.storage.tensors import Tensors, write
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--data-root",
         type=Path,
-        default=os.environ.get("REGBENCH_DATA") or "data",
+        default=paths.data_root(),
         help="where torchvision's data sets lie (default: $REGBENCH_DATA, else data)",
     )
     parser.add_argument(

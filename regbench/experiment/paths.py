@@ -5,6 +5,9 @@ SUITE-KEY.parquet, diagnostics-KEY.parquet and gallery-KEY.parquet. KEY is the h
 experiments share the cells they agree on.
 """
 
+import os
+from pathlib import Path
+
 from regbench.experiment.cards import DiagnosisCard, SuiteCard
 
 RESULTS = "results"
@@ -14,6 +17,11 @@ PRETRAINED = "pretrained"
 
 DIAGNOSTICS, GALLERY = "diagnostics", "gallery"
 """What lies beside a run's suites, so that no suite can have these names."""
+
+
+def data_root() -> Path:
+    """Return where data sets and weights from elsewhere lie: $REGBENCH_DATA, else `data`."""
+    return Path(os.environ.get("REGBENCH_DATA") or "data")
 
 
 def data(dataset: str, key: str) -> str:

@@ -1,10 +1,9 @@
 """How large a data set is, read only where its class does not say."""
 
-import os
 from functools import cache
-from pathlib import Path
 
 from regbench.data import Size
+from regbench.experiment import paths
 from regbench.experiment.cards import DataCard
 from regbench.experiment.members import build, load
 
@@ -24,7 +23,6 @@ def _size(text: str) -> Size:
     known = getattr(load(card.source), "size", None)
     if isinstance(known, Size):
         return known
-    root = Path(os.environ.get("REGBENCH_DATA") or "data")
-    images = build(card.source, card.arguments)(root, False)
+    images = build(card.source, card.arguments)(paths.data_root(), False)
     shape = images.x_train.shape[1:]
     return Size(len(images.x_train), len(images.x_test), shape, images.classes)
