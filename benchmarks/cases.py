@@ -22,6 +22,9 @@ from regbench.training.descent import TrainingLoss
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "natural": {},
     "fgsm_at": {},
+    "fgsm_rs": {"relative_step": 1.25},
+    "n_fgsm": {"relative_noise": 2.0, "relative_step": 1.0},
+    "grad_align": {"weight": 0.2},
     "sat_r1": {"weight": 0.2, "steps": 10},
     "sat_r2": {"weight": 5.0, "alpha": 0.01, "projected": False},
     "sat_r3": {

@@ -90,6 +90,36 @@ def fgsm_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x_fgsm), y)
 
 
+def fgsm_rs(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """FGSM-RS, α = 1.25 ε (locuslab/fast_adversarial, MNIST/train_mnist.py, crafting in eval)."""
+    model.eval()
+    start = x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)
+    moved = start + 1.25 * EPSILON * gradient(model, start, y).sign()
+    x_adv = torch.min(torch.max(moved, x - EPSILON), x + EPSILON).clamp(0, 1)
+    model.train()
+    return F.cross_entropy(model(x_adv), y)
+
+
+def n_fgsm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """N-FGSM, k = 2, α = ε (pdejorge/N-FGSM, train.py, crafting in eval)."""
+    model.eval()
+    noisy = (x + torch.empty_like(x).uniform_(-2 * EPSILON, 2 * EPSILON)).clamp(0, 1)
+    x_adv = (noisy + EPSILON * gradient(model, noisy, y).sign()).clamp(0, 1)
+    model.train()
+    return F.cross_entropy(model(x_adv), y)
+
+
+def grad_align(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """GradAlign, λ = 0.2 (tml-epfl/understanding-fast-adv-training, README)."""
+    here = gradient(model, x, y)
+    noisy = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).requires_grad_()
+    loss = F.cross_entropy(model(noisy), y)
+    (there,) = torch.autograd.grad(loss, noisy, create_graph=True)
+    aligned = F.cosine_similarity(here.flatten(1), there.flatten(1), 1).mean()
+    x_fgsm = (x + EPSILON * here.sign()).clamp(0, 1)
+    return F.cross_entropy(model(x_fgsm), y) + 0.2 * (1 - aligned)
+
+
 def sat_r1(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """SAT-R1, λ = 0.2, k = 10, its I-FGSM from scratch (SAT-Rx, tools/reg_utils.py)."""
     model.eval()
@@ -156,6 +186,6 @@ def _divergence(model: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
     return F.kl_div(log_q, p, reduction="sum")
 
 
-LOSSES: dict[str, Loss] = {
-    one.__name__: one for one in (natural, fgsm_at, sat_r1, sat_r2, sat_r3, pgd_at, trades)
-}
+_SINGLE_STEP = (fgsm_at, fgsm_rs, n_fgsm, grad_align, sat_r1, sat_r2, sat_r3)
+
+LOSSES: dict[str, Loss] = {one.__name__: one for one in (natural, *_SINGLE_STEP, pgd_at, trades)}

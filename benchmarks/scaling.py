@@ -201,7 +201,7 @@ def main() -> None:
     }  # fmt: skip
     panels = (panel(asked, device.type) for panel in (over_batches, over_widths, over_runs))
     for point, seconds in measured(chain.from_iterable(panels), device.type, asked.rounds):
-        name = f"{point.what:<32}{point.value:>6}  {point.case.method:<9}"
+        name = f"{point.what:<32}{point.value:>6}  {point.case.method:<11}"
         if isinstance(seconds, NotMeasuredError):
             left_out.append(f"{' '.join(name.split())}: {seconds}")
             print(f"left out: {left_out[-1]}", flush=True)

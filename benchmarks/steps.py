@@ -274,7 +274,7 @@ def line(row: dict[str, Any], unit: str) -> str:
     counted = row[f"{unit}_per_step"]
     launches = "?" if counted is None else f"{counted:,}"
     told = (
-        f"{row['network']:<11}{row['method']:<9}{row['structure']:<6}{row['precision']:<5}"
+        f"{row['network']:<11}{row['method']:<11}{row['structure']:<6}{row['precision']:<5}"
         f"m = {row['batch']:<4}{row['images_per_second']:>10,.0f} images/s"
         f"  {row['floor_share']:4.0%} of the ceiling"
         f"  {row['peak_memory'] / 2**20:6,.0f} MiB  {launches:>6} {unit}"

@@ -129,6 +129,9 @@ def batch() -> Callable[..., tuple[Tensor, Tensor]]:
 
 SMALL = {
     "pgd_at": {"steps": 2, "step_size": 0.1},
+    "fgsm_rs": {"relative_step": 1.25},
+    "n_fgsm": {"relative_noise": 2, "relative_step": 1},
+    "grad_align": {"weight": 0.2},
     "trades": {"weight": 1, "steps": 2, "step_size": 0.1},
     "sat_r1": {"weight": 0.2, "steps": 2},
     "sat_r2": {"weight": 1, "alpha": 0.01, "projected": False},

@@ -22,7 +22,10 @@ from regbench.experiment.values import number
 ROOT = Path(__file__).parents[1]
 NUMBERS = {ROOT / "config/published.yaml", ROOT / "config/leaderboard.yaml"}
 CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - NUMBERS)
-LAID_OVER = {ROOT / "config/mnist_gpu.yaml": ROOT / "config/mnist.yaml"}
+LAID_OVER = {
+    ROOT / "config/mnist_gpu.yaml": ROOT / "config/mnist.yaml",
+    ROOT / "config/single_step.yaml": ROOT / "config/cifar10.yaml",
+}
 
 DECLARED = {
     name: Declared(name, name.upper(), f"regbench.regularizers.{name}", hyperparameters, cost)

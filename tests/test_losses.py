@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from regbench.experiment import members
 from regbench.regularizers.fgsm_at import FGSMAT
+from regbench.regularizers.fgsm_rs import FGSMRS
+from regbench.regularizers.grad_align import GradAlign
+from regbench.regularizers.n_fgsm import NFGSM
 from regbench.regularizers.natural import Natural
 from regbench.regularizers.pgd_at import PGDAT
 from regbench.regularizers.sat_r1 import SATR1
@@ -89,9 +92,42 @@ def fgsm_at(_: FGSMAT, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Gene
     return cross_entropy(model.train()(x_fgsm), y), torch.tensor(0.0, dtype=torch.float64)
 
 
+def uniform(x: Tensor, radius: float, noise: torch.Generator) -> Tensor:
+    return torch.rand(x.shape, dtype=x.dtype, generator=noise) * 2 * radius - radius
+
+
+def fgsm_rs(loss: FGSMRS, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Generator):
+    start = x + uniform(x, EPSILON, noise)  # not clipped
+    slope, size = slopes(model, start, y), loss.relative_step * EPSILON
+    x_adv = inside(start + size * ((slope > 0).double() - (slope < 0).double()), x)
+    return cross_entropy(model.train()(x_adv), y), torch.tensor(0.0, dtype=torch.float64)
+
+
+def n_fgsm(loss: NFGSM, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Generator):
+    eta = uniform(x, loss.relative_noise * EPSILON, noise)
+    noisy = pixelwise(lambda p, n: min(max(p + n, 0.0), 1.0), x, eta)
+    x_adv = climb(noisy, loss.relative_step * EPSILON, slopes(model, noisy, y))
+    return cross_entropy(model.train()(x_adv), y), torch.tensor(0.0, dtype=torch.float64)
+
+
+def grad_align(loss: GradAlign, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Generator):
+    def slope(images: Tensor) -> Tensor:
+        leaf = images.clone().requires_grad_()
+        return torch.autograd.grad(cross_entropy(model(leaf), y), leaf, create_graph=True)[0]
+
+    model.train()
+    here, there = slope(x).detach(), slope(x + uniform(x, EPSILON, noise))
+    cosines = []
+    for one, other in zip(here.flatten(1), there.flatten(1), strict=True):
+        if one.abs().max() > 0 and other.abs().max() > 0:
+            lengths = (one @ one).sqrt() * (other @ other).sqrt()
+            cosines.append((one @ other) / lengths)
+    penalty = loss.weight * (1 - mean(cosines))
+    return cross_entropy(model(climb(x, EPSILON, here)), y), penalty
+
+
 def pgd_at(loss: PGDAT, model: nn.Module, x: Tensor, y: Tensor, noise: torch.Generator):
-    start = torch.rand(x.shape, dtype=x.dtype, generator=noise) * 2 * EPSILON - EPSILON
-    x_adv = inside(x + start, x)
+    x_adv = inside(x + uniform(x, EPSILON, noise), x)
     for _ in range(loss.steps):
         slope = slopes(model, x_adv, y)
         x_adv = inside(x_adv + loss.step_size * ((slope > 0).double() - (slope < 0).double()), x)
@@ -157,6 +193,9 @@ def r3(tau: float = 0.4, projected: bool = False, epsilon_low: float = 0.1) -> S
 CASES = {
     "natural": (natural, Natural()),
     "FGSM-AT": (fgsm_at, FGSMAT()),
+    "FGSM-RS": (fgsm_rs, FGSMRS(relative_step=1.25)),
+    "N-FGSM": (n_fgsm, NFGSM(relative_noise=1.5, relative_step=0.9)),
+    "GradAlign": (grad_align, GradAlign(weight=0.7)),
     "PGD-AT": (pgd_at, PGDAT(steps=4, step_size=0.11)),
     "TRADES": (trades, TRADES(weight=6.0, steps=4, step_size=0.11)),
     "SAT-R1": (sat_r1, SATR1(weight=0.7, steps=3)),
@@ -199,7 +238,9 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.grad for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if "SAT" in name and "rest" not in name])
+@pytest.mark.parametrize(
+    "case", ["GradAlign", *(name for name in CASES if "SAT" in name and "rest" not in name)]
+)
 def test_the_penalty_of_these_cases_is_not_zero(case, network, batch):
     # else the comparison above would say nothing of λ
     assert CASES[case][1](Step(network, *batch(5), EPSILON, stream())).penalty > 1e-6
@@ -259,6 +300,8 @@ def rows_seen(model: nn.Module) -> Counter:
 COSTS = {  # rows crafted on, rows trained on, in units of m
     "natural": (0, 1),
     "FGSM-AT": (1, 1),
+    "FGSM-RS": (1, 1),
+    "N-FGSM": (1, 1),
     "PGD-AT": (4, 1),
     "TRADES": (1 + 4, 2),
     "SAT-R2": (2, 2),
@@ -338,6 +381,17 @@ def test_sat_r3_leaves_the_ball_by_alpha_unless_projected(trained_on):
     assert same.equal(x_low)  # it was in the ball before
 
 
+def test_fgsm_rs_stays_in_the_ball_and_n_fgsm_leaves_it(network, batch):
+    seen, (x, y) = [], batch(5)
+    network.register_forward_hook(
+        lambda module, images, _: seen.append(images[0]) if module.training else None
+    )
+    FGSMRS(relative_step=1.25)(Step(network, x, y, EPSILON, stream()))
+    NFGSM(relative_noise=2.0, relative_step=1.0)(Step(network, x, y, EPSILON, stream()))
+    assert reach(seen[0], x) == pytest.approx(EPSILON)
+    assert 2 * EPSILON < reach(seen[1], x) < 3 * EPSILON
+
+
 # --- what sets each regularizer apart -------------------------------------------------------------
 
 
@@ -356,6 +410,73 @@ def test_sat_r1_pairs_the_last_image_alone(network, batch):
         for rows in (slice(None), slice(-1, None))
     )
     torch.testing.assert_close(whole, alone)
+
+
+class Blind(nn.Module):
+    """Sees the first images alone: the logits of others do not follow them."""
+
+    def __init__(self, network: nn.Module, seen: int) -> None:
+        super().__init__()
+        self.network, self.seen = network, seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(torch.cat((x[: self.seen], x[self.seen :].detach())))
+
+
+@pytest.mark.parametrize("network", ["plain"], indirect=True)
+def test_grad_align_leaves_out_images_without_a_gradient(network, batch):
+    x, y = batch(6)
+
+    def penalty(seen: int) -> Tensor:
+        step = Step(Blind(network, seen), x, y, EPSILON, stream())
+        return GradAlign(weight=1.0)(step).penalty
+
+    alone = GradAlign(weight=1.0)(Step(network, x[:4], y[:4], EPSILON, stream())).penalty
+    assert penalty(4).item() == pytest.approx(alone.item())
+    assert penalty(6).item() != pytest.approx(alone.item())
+    assert penalty(0).item() == 0
+    penalty(0).backward()
+    assert all(weight.grad.eq(0).all() for weight in network.parameters())
+
+
+def confident(dtype: torch.dtype) -> nn.Module:
+    """Three classes, label 0 certain; which of the others comes second follows the pixels."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3)).to(dtype)
+    torch.manual_seed(4)
+    model[1].weight.data.copy_(torch.randn(3, 32, dtype=torch.float64))
+    model[1].weight.data[0] = 0  # float32 knows no difference of its probability from 1
+    model[1].bias.data.copy_(torch.tensor([60.0, 0.0, 0.0]))
+    return model
+
+
+class Shifted(Step):
+    """Its noise is the same in each precision."""
+
+    def uniform(self, radius: float) -> Tensor:
+        return radius * (2 * self.x.roll(1, dims=0) - 1)
+
+
+def test_grad_align_sees_gradients_whose_squares_are_zero(batch):
+    x, y = batch(5)[0], torch.zeros(5, dtype=torch.int64)
+
+    def penalty(dtype: torch.dtype) -> float:
+        step = Shifted(confident(dtype), x.to(dtype), y, EPSILON, stream())
+        slope = step.gradient(step.x, y)
+        assert slope.abs().amax((1, 2, 3)).min() > 0
+        assert (slope.square().sum() == 0) == (dtype is torch.float32)
+        return GradAlign(weight=1.0)(step).penalty.item()
+
+    exact, rounded = penalty(torch.float64), penalty(torch.float32)
+    assert 1e-3 < exact < 0.5
+    assert rounded == pytest.approx(exact, rel=0.01)
+
+
+def test_grad_align_has_no_penalty_where_gradients_point_one_way(batch):
+    x, _ = batch(5)
+    model = confident(torch.float64)
+    model[1].weight.data[2] = model[1].weight.data[1]  # two classes, as good as
+    step = Step(model, x, torch.zeros(5, dtype=torch.int64), EPSILON, stream())
+    assert GradAlign(weight=100.0)(step).penalty.item() == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("tau", [0.5, 0.6])

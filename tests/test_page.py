@@ -320,6 +320,13 @@ def test_a_network_that_was_trained_elsewhere_is_none_of_ours(numbers, known):
     assert {*ours} == {*means["method"]} - {"PGD-AT"}
 
 
+@pytest.mark.parametrize(("rule", "told"), [("pgd_at", "PGD-AT"), ("trades", "theirs")])
+def test_a_published_rule_is_called_as_ours_or_as_its_file_says(numbers, known, rule, told):
+    entry = known.entries[0].model_copy(update={"rule": rule, "method": "theirs"})
+    table = places(known.model_copy(update={"entries": (entry,)}), over_seeds(numbers))
+    assert list(table.loc[table["source"] == "someone 2020", "method"]) == [told]
+
+
 def test_equal_accuracies_share_a_place(numbers, known):
     entries = [entry.model_copy(update={"accuracy": {"clean": 100}}) for entry in known.entries]
     table = places(known.model_copy(update={"entries": tuple(entries)}), over_seeds(numbers))

@@ -18,9 +18,9 @@ class Entry(BaseModel):
 
     Attributes:
         dataset: the data set's entry in the config.
-        rule: the regularizer's rule, rules/regularizers/NAME.smk.
-        method: in place of a rule, how the source calls a method that is none of ours: it is ranked
-            with ours, and stands beside none of them.
+        rule: the regularizer's rule, rules/regularizers/NAME.smk; none: a method that is none of
+            ours, which is ranked with ours and stands beside none of them.
+        method: how tables call it, where the experiment has no such rule.
         model: the network, of a rule as the config calls it; none: a network of the size that is
             usual for the data set.
         epsilon: attack radius ε, L∞, images in [0, 1].
@@ -42,18 +42,17 @@ class Entry(BaseModel):
     accuracy: dict[Name, Annotated[float, Field(ge=0, le=100)]]
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> Self:
-        if (self.rule is None) == (self.method is None):
-            given = "neither" if self.rule is None else "both"
+    def _is_of_a_method(self) -> Self:
+        if self.rule is None and self.method is None:
             raise ValueError(
-                f"an entry has either `rule`, a regularizer of ours, or `method`, any other's name;"
-                f" got {given}"
+                "an entry has `rule`, a regularizer of ours, or `method`, any other's name; got"
+                " neither"
             )
         return self
 
     def called(self, labels: Mapping[str, str]) -> str:
         """Return what tables call the method, a rule as in `labels`, if it is there."""
-        return self.method or labels.get(self.rule or "", self.rule or "")
+        return labels.get(self.rule or "") or self.method or self.rule or ""
 
 
 class Meaning(BaseModel):
