@@ -215,6 +215,19 @@ def test_lower_levels_win(config):
     assert card.training.milestones == (0.25, 0.5, 0.75)
 
 
+def test_a_cyclic_rate_is_part_of_the_card_where_there_is_one(config):
+    def card(cyclic):
+        changed = set_at(config, "datasets.digits.training.cyclic", cyclic)
+        return resolve(parse(changed), DECLARED).runs[0].card
+
+    plain = resolve(parse(config), DECLARED).runs[0].card
+    assert card("2/5").training.cyclic == pytest.approx(0.4)
+    assert card("2/5").key != plain.key == card(0).key
+    assert "cyclic" not in card(0).text()
+    with pytest.raises(UserError, match="cyclic"):
+        card(1)
+
+
 def test_what_is_compared_changes_no_card(config):
     plain = resolve(parse(config), DECLARED)
     chosen = parse({**config, "references": ["sat_r1"], "margin": "5/2"})

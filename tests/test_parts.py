@@ -488,11 +488,28 @@ def test_a_missing_gpu_is_an_error_not_a_cpu(monkeypatch):
 
 def test_the_paper_divides_the_rate_by_5_25_and_125():
     from regbench.experiment.cards import TrainingCard  # noqa: PLC0415
-    from regbench.training.loop import learning_rate  # noqa: PLC0415
+    from regbench.training.schedule import learning_rate  # noqa: PLC0415
 
     card = TrainingCard(epochs=20, batch_size=32, learning_rate=0.01, **PAPER_TRAINING)
     rates = [learning_rate(card, epoch) for epoch in range(20)]
     assert rates == pytest.approx([0.01] * 5 + [0.002] * 5 + [0.0004] * 5 + [0.00008] * 5)
+
+
+def test_a_cyclic_rate_is_torchs_of_one_cycle():
+    from regbench.experiment.cards import TrainingCard  # noqa: PLC0415
+    from regbench.training.schedule import learning_rate  # noqa: PLC0415
+
+    training = {**PAPER_TRAINING, "cyclic": 2 / 5}
+    card = TrainingCard(epochs=5, batch_size=32, learning_rate=0.2, **training)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    cycle = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, 0.0, 0.2, step_size_up=8, step_size_down=12
+    )
+    for step in range(20):
+        assert learning_rate(card, *divmod(step / 4, 1)) == pytest.approx(cycle.get_last_lr()[0])
+        optimizer.step()
+        cycle.step()
+    assert learning_rate(card, 4, 1.0) == 0
 
 
 def test_import_robustbench_works_and_finds_our_autoattack():

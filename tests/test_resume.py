@@ -32,10 +32,10 @@ from regbench.training.loop import Trained, fit
 STEPS = 3 * 4  # epochs, steps of an epoch
 
 
-def card() -> RunCard:
+def card(cyclic: float = 0) -> RunCard:
     training = {
         **PAPER_TRAINING, "epochs": 3, "batch_size": 8, "learning_rate": 0.1,
-        "crop_padding": 1, "flip": True,
+        "crop_padding": 1, "flip": True, "cyclic": cyclic,
     }  # fmt: skip
     return RunCard.model_validate(
         {
@@ -64,9 +64,11 @@ def split(count: int) -> Split:
     return Split(x, (x.mean((1, 2, 3)) > 0.5).long())
 
 
-def train(keeper: Keeper | None = None, loss: TrainingLoss | None = None) -> Trained:
+def train(
+    keeper: Keeper | None = None, loss: TrainingLoss | None = None, cyclic: float = 0
+) -> Trained:
     loss = loss or SATR2(weight=1.0, alpha=0.05, projected=False)
-    return fit(card(), network(), loss, split(30), split(20), lambda row: None, keeper)
+    return fit(card(cyclic), network(), loss, split(30), split(20), lambda row: None, keeper)
 
 
 class Cut(Keeper):
@@ -136,6 +138,15 @@ def test_a_training_cut_after_any_step_ends_as_if_it_had_not_been(at, tmp_path):
         train(Cut(tmp_path / "state", at))
     torch.manual_seed(98)
     assert same(train(Keeper(tmp_path / "state", "k")), whole)
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, STEPS])
+def test_a_cyclic_rate_goes_on_after_a_kill(at, tmp_path):
+    whole = train(cyclic=0.4)
+    assert not same(whole, train())
+    with pytest.raises(KeyboardInterrupt):
+        train(Cut(tmp_path / "state", at), cyclic=0.4)
+    assert same(train(Keeper(tmp_path / "state", "k"), cyclic=0.4), whole)
 
 
 class Average(nn.Module):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -71,6 +72,27 @@ def test_every_image_is_seen_once_per_epoch(card, split):
     assert sorted(epoch.sum(1).tolist()) == pytest.approx(
         sorted(split.x.flatten(1).sum(1).tolist())
     )
+
+
+def test_a_cyclic_rate_is_followed_step_by_step(card, split):
+    """Of a loss that is a weight itself each step goes as far as its rate says."""
+    settings = {"cyclic": 0.25, "momentum": 0.0, "weight_decay": 0.0}
+    card = card.model_copy(update={"training": card.training.model_copy(update=settings)})
+    seen = []
+
+    def loss(step):
+        weight = step.model[1].bias[0]
+        seen.append(weight.item())
+        return Objective(weight.clone(), 0.0)
+
+    trained = run(card, split, loss)
+    walked = [
+        before - after for before, after in pairwise([*seen, trained.last["1.bias"][0].item()])
+    ]
+    middles = [(step + 0.5) / 12 for step in range(12)]  # four epochs of three steps
+    rates = [0.1 * min(at / 0.25, (1 - at) / 0.75) for at in middles]
+    assert walked == pytest.approx(rates, abs=1e-6)
+    assert [row["learning_rate"] for row in trained.curve] == pytest.approx(rates[2::3])
 
 
 def test_the_curve_holds_means_over_images(card, split):

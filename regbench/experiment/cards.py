@@ -74,7 +74,7 @@ class RegularizerCard(Card):
 
 
 class TrainingCard(Card):
-    """How long, how fast and on what: SGD with a step schedule (arXiv:2002.00614)."""
+    """How long, how fast and on what: SGD, its rate multistep (arXiv:2002.00614) or cyclic."""
 
     epochs: int
     batch_size: int
@@ -89,6 +89,7 @@ class TrainingCard(Card):
     precision: str
     # not in the JSON of a training that is not: its key is older than this field
     compiled: bool = Field(False, exclude_if=lambda compiled: not compiled)
+    cyclic: float = Field(0, exclude_if=lambda cyclic: not cyclic)
 
 
 class NetworkCard(Card):

@@ -37,6 +37,7 @@ PAPER_TRAINING = {
     "weight_decay": 5e-4,
     "milestones": [0.25, 0.5, 0.75],
     "decay": 0.2,
+    "cyclic": 0,
     "crop_padding": 0,
     "flip": False,
     "selection_steps": 3,

@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 
 class Training(Section):
-    """SGD with a step schedule. A key left out falls back to the level above."""
+    """SGD, its rate multistep or cyclic. A key left out falls back to the level above."""
 
     epochs: Count | None = Field(None, description="passes over the training images")
     batch_size: Count | None = Field(None, description="images per step, m")
@@ -46,6 +46,11 @@ class Training(Section):
     )
     decay: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
         None, description="what the rate is multiplied by at each milestone"
+    )
+    cyclic: Annotated[float, Field(ge=0, lt=1, strict=True), WRITTEN] | None = Field(
+        None,
+        description="share of the training over which the rate rises from 0, step by step, to fall"
+        " to 0 over the rest; 0: by milestones",
     )
     crop_padding: Annotated[int, Field(ge=0, le=256, strict=True)] | None = Field(
         None, description="random crop: zero padding in pixels; 0: none"

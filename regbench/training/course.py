@@ -54,6 +54,7 @@ class Course:
         best_epoch: which one that was, from 1 on; 0: the untrained network.
         best_score: its validation accuracy under I-FGSM.
         status: `ok`, or what went wrong.
+        rate: learning rate of the last step; NaN before there was any.
         loss: the training loss, for what it carries from step to step.
     """
 
@@ -72,6 +73,7 @@ class Course:
     best_epoch: int = 0
     best_score: float = -1.0
     status: str = "ok"
+    rate: float = math.nan
     loss: object = None
 
     @classmethod
@@ -97,6 +99,13 @@ class Course:
             self.order.set_state(self.order_began)
         self.order_began = self.order.get_state()
         return self.order
+
+    def pace(self, rate: float) -> None:
+        """Take steps at a learning rate from now on."""
+        if rate != self.rate:
+            for group in self.optimizer.param_groups:
+                group["lr"].fill_(rate)
+        self.rate = rate
 
     def add(self, terms: Tensor, images: int) -> None:
         """Count one step; nothing leaves the device."""

@@ -20,6 +20,7 @@ from regbench.training.course import Course, Epoch, Weights, copy
 from regbench.training.descent import Descent, Recorded, TrainingLoss, cuda_graph
 from regbench.training.keeper import Keeper
 from regbench.training.properties import losses
+from regbench.training.schedule import learning_rate
 
 
 class Trained(NamedTuple):
@@ -100,28 +101,18 @@ def _epoch(
     keeper: Keeper | None,
 ) -> Epoch:
     """Train for what is left of an epoch and judge the network on the held-out images."""
-    settings = card.training
-    rate = learning_rate(settings, course.epoch)
-    for group in course.optimizer.param_groups:
-        group["lr"].fill_(rate)
     means = _descend(card, train, course, take, keeper)
-    with PRECISIONS[settings.precision](train.x.device):
+    with PRECISIONS[card.training.precision](train.x.device):
         judged = judge(card, course.model, held_out)
     row = Epoch(
         epoch=course.epoch + 1,
-        learning_rate=rate,
+        learning_rate=_rate(card, train, course.epoch, _count(card, train) - 1),
         **means,  # type: ignore[typeddict-item]
         **judged,
         seconds=course.seconds,
     )
     course.close(row)
     return course.curve[-1]
-
-
-def learning_rate(settings: TrainingCard, epoch: int) -> float:
-    """Return the rate of `epoch`, counted from 0: multiplied by `decay` from each milestone on."""
-    passed = sum(epoch >= milestone * settings.epochs for milestone in settings.milestones)
-    return settings.learning_rate * settings.decay**passed
 
 
 def judge(card: RunCard, model: nn.Module, held_out: Split) -> dict[str, float]:
@@ -143,8 +134,7 @@ def _steps(card: RunCard, train: Split, course: Course) -> Iterator[Step]:
 
     As with the authors. An epoch that is taken up again has the order that it began with.
     """
-    size = card.training.batch_size
-    count = math.ceil(len(train.y) / size)
+    size, count = card.training.batch_size, _count(card, train)
     done, every = course.epoch * count + course.batch, card.training.epochs * count
     permutation = torch.randperm(len(train.y), generator=course.new_order()).to(train.y.device)
     left = permutation[course.batch * size :]
@@ -154,6 +144,16 @@ def _steps(card: RunCard, train: Split, course: Course) -> Iterator[Step]:
     for rows, progress in zip(batches, shares, strict=True):
         x = augment(train.x[rows], card.training, course.noise)
         yield Step(course.model, x, train.y[rows], card.epsilon, course.noise, progress)
+
+
+def _count(card: RunCard, train: Split) -> int:
+    """Steps of an epoch."""
+    return math.ceil(len(train.y) / card.training.batch_size)
+
+
+def _rate(card: RunCard, train: Split, epoch: int, batch: int) -> float:
+    """The learning rate in the middle of a step: neither the first nor the last is at rate 0."""
+    return learning_rate(card.training, epoch, (batch + 0.5) / _count(card, train))
 
 
 def augment(x: Tensor, settings: TrainingCard, generator: torch.Generator) -> Tensor:
@@ -209,6 +209,7 @@ def _descend(
     """Take the steps of an epoch that are left; their sums stay on the device until it is over."""
     before, started = course.seconds, time.perf_counter()
     for step in _steps(card, train, course):
+        course.pace(_rate(card, train, course.epoch, course.batch))
         course.add(take(step), len(step.y))
         if keeper:
             course.seconds = before + time.perf_counter() - started
