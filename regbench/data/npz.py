@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from pydantic import Field
 
 from regbench.data import Images
+from regbench.digests import Sha256
 from regbench.errors import UserError
 from regbench.storage.seals import checked
 
@@ -32,7 +31,7 @@ class NPZ:
     """
 
     path: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
 
     def __call__(self, root: Path, download: bool) -> Images:  # noqa: ARG002
         """Return the images.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from regbench.digests import Sha256
 from regbench.experiment.values import (
     PRINTABLE,
     WRITTEN,
@@ -20,7 +21,6 @@ from regbench.experiment.values import (
     References,
     Seed,
     Seeds,
-    Sha256,
     Share,
     Values,
     canonical,

@@ -77,12 +77,6 @@ def _reference(value: str) -> str:
     return value
 
 
-def _sha256(value: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError("expected the 64 hexadecimal digits that `sha256sum FILE` prints")
-    return value
-
-
 Text = Annotated[str, Field(pattern=f"{FRACTION}|{EXPONENT}")]
 WRITTEN = BeforeValidator(number, json_schema_input_type=float | Text)
 Radius = Annotated[float, Field(strict=True), AfterValidator(_radius), WRITTEN]
@@ -101,6 +95,5 @@ Seeds = Annotated[
 ]
 Name = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
 References = Annotated[list[Name], _each_once("'{}' is given twice; each method is one reference")]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reference = Annotated[str, AfterValidator(_reference)]
