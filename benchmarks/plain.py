@@ -2,7 +2,8 @@
 
 Each follows the code that it names, in today's PyTorch: eager, in the contiguous layout, from a
 DataLoader. The attacks' `.backward()` adds to the weights' gradients too, which are thrown away;
-TRADES alone asks for the image's only. What is computed is what regbench's losses compute.
+N-FGSM, GradAlign and TRADES ask for the image's only. What is computed is what regbench's losses
+compute.
 """
 
 from collections.abc import Callable
@@ -70,6 +71,12 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x.grad
 
 
+def of_image(model: nn.Module, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+    """The input gradient alone (pdejorge/N-FGSM, train.py)."""
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(F.cross_entropy(model(x), y), x, create_graph=create_graph)[0]
+
+
 def ifgsm(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
     """`steps` steps of ε/`steps`; one is FGSM (SAT-Rx, tools/attacks.py)."""
     for _ in range(steps):
@@ -104,17 +111,16 @@ def n_fgsm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """N-FGSM, k = 2, α = ε (pdejorge/N-FGSM, train.py, crafting in eval)."""
     model.eval()
     noisy = (x + torch.empty_like(x).uniform_(-2 * EPSILON, 2 * EPSILON)).clamp(0, 1)
-    x_adv = (noisy + EPSILON * gradient(model, noisy, y).sign()).clamp(0, 1)
+    x_adv = (noisy + EPSILON * of_image(model, noisy, y).sign()).clamp(0, 1)
     model.train()
     return F.cross_entropy(model(x_adv), y)
 
 
 def grad_align(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """GradAlign, λ = 0.2 (tml-epfl/understanding-fast-adv-training, README)."""
-    here = gradient(model, x, y)
-    noisy = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).requires_grad_()
-    loss = F.cross_entropy(model(noisy), y)
-    (there,) = torch.autograd.grad(loss, noisy, create_graph=True)
+    here = of_image(model, x, y)
+    noise = torch.empty_like(x).uniform_(-EPSILON, EPSILON)
+    there = of_image(model, x + noise, y, create_graph=True)
     aligned = F.cosine_similarity(here.flatten(1), there.flatten(1), 1).mean()
     x_fgsm = (x + EPSILON * here.sign()).clamp(0, 1)
     return F.cross_entropy(model(x_fgsm), y) + 0.2 * (1 - aligned)

@@ -1,4 +1,7 @@
-"""Lengths in images of [0, 1], as a member's fields are declared: radii and steps."""
+"""Lengths, as a member's fields are declared: radii and steps.
+
+In images of [0, 1], or as multiples of ε.
+"""
 
 from typing import Annotated
 
@@ -16,8 +19,20 @@ def _within_an_image(value: float) -> float:
     return value
 
 
+def _comparable(value: float) -> float:
+    if value and not 0.1 <= value <= 10:
+        raise ValueError(
+            "a multiple of ε must lie in 0.1 to 10, or be 0; a length is divided by ε: 10/255 at"
+            " ε = 8/255 is 1.25"
+        )
+    return value
+
+
 Length = Annotated[NonNegativeFloat, AfterValidator(_within_an_image)]
 """L∞, 0 to 1."""
 
 StepSize = Annotated[PositiveFloat, AfterValidator(_within_an_image)]
 """L∞, above 0 and up to 1."""
+
+Multiple = Annotated[NonNegativeFloat, AfterValidator(_comparable)]
+"""Of ε: 0, or 0.1 to 10, so that a length in the units of the image is noticed."""

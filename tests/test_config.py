@@ -228,6 +228,22 @@ def test_a_cyclic_rate_is_part_of_the_card_where_there_is_one(config):
         card(1)
 
 
+def test_a_cyclic_rate_knows_no_milestones(config):
+    def training(above, within):
+        changed = set_at(config, "training", {**config["training"], **above})
+        changed = set_at(changed, "datasets.digits.training", within)
+        return resolve(parse(changed), DECLARED).runs[0].card.training
+
+    cyclic = training({"cyclic": 0.4}, {})
+    assert (cyclic.milestones, cyclic.decay) == ((), 1)
+    assert training({"milestones": [0.5]}, {"cyclic": 0.4}) == cyclic
+    assert training({"milestones": [0.5], "cyclic": 0.4}, {}) == cyclic
+    again = training({"cyclic": 0.4}, {"cyclic": 0, "milestones": [0.5]})
+    assert (again.cyclic, again.milestones, again.decay) == (0, (0.5,), 0.2)
+    with pytest.raises(UserError, match="natural on digits has milestones of its own, which a"):
+        training({"cyclic": 0.4}, {"milestones": [0.5]})
+
+
 def test_what_is_compared_changes_no_card(config):
     plain = resolve(parse(config), DECLARED)
     chosen = parse({**config, "references": ["sat_r1"], "margin": "5/2"})

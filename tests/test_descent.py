@@ -215,6 +215,24 @@ def test_what_cannot_be_replayed_is_taken_eagerly_and_says_so(record, words):
         assert one.equal(other)
 
 
+@pytest.mark.parametrize(("record", "kept"), [(called_again, True), (forgetful, False)])
+def test_a_replay_is_tried_at_the_highest_rate_and_taken_at_that_of_its_step(record, kept):
+    """A cyclic rate begins next to 0, where a step is not told from rounding."""
+    models = network(), network()
+    plain, recorded = (descent(model, FGSMAT()) for model in models)
+    takes = plain, Recorded(recorded, record, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if kept else "ignore")
+        for take, one, model in zip(takes, (plain, recorded), models, strict=True):
+            one.optimizer.param_groups[0]["lr"].fill_(1e-9)
+            for step in steps(model):
+                take(step)
+    assert (takes[1]._replay is not None) == kept
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert one.equal(other)
+    assert recorded.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-9)
+
+
 def test_a_replay_may_lie_as_far_off_as_from_another_replay():
     """Kernels that add in any order are the library's, and no reason to step eagerly."""
     noise = torch.Generator().manual_seed(0)

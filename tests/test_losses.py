@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regbench.errors import UserError
 from regbench.experiment import members
 from regbench.regularizers.fgsm_at import FGSMAT
 from regbench.regularizers.fgsm_rs import FGSMRS
@@ -341,6 +342,21 @@ def test_the_declared_cost_is_the_counted_one(rule, declared, network, batch):
     assert told.cost(told.hyperparameters, 5) == pytest.approx(sum(found) / 2)
 
 
+def test_the_rules_of_later_methods_declare_their_authors_values(declared):
+    told = {name: declared[name].hyperparameters for name in ("fgsm_rs", "n_fgsm", "grad_align")}
+    assert told == {
+        "fgsm_rs": {"relative_step": 1.25},  # MNIST's 0.375 at 0.3, CIFAR-10's 10/255 at 8/255
+        "n_fgsm": {"relative_noise": 2, "relative_step": 1},
+        "grad_align": {"weight": 0.2},
+    }
+
+
+@pytest.mark.parametrize("value", [10 / 255, 16, -1])
+def test_a_length_in_place_of_a_multiple_is_refused(value):
+    with pytest.raises(UserError, match="'relative_step': "):
+        members.build("regbench.regularizers.fgsm_rs", {"relative_step": value})
+
+
 @pytest.fixture
 def trained_on(network, batch):
     """`trained_on(loss)`: the batch, and the two halves that the model is trained on."""
@@ -413,39 +429,46 @@ def test_sat_r1_pairs_the_last_image_alone(network, batch):
 
 
 class Blind(nn.Module):
-    """Sees the first images alone: the logits of others do not follow them."""
+    """Sees the first images alone: the logits of others do not follow them.
 
-    def __init__(self, network: nn.Module, seen: int) -> None:
+    Args:
+        network: what it is otherwise.
+        seen: how many it sees, of each call in turn.
+    """
+
+    def __init__(self, network: nn.Module, *seen: int) -> None:
         super().__init__()
-        self.network, self.seen = network, seen
+        self.network, self.left = network, [*seen]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(torch.cat((x[: self.seen], x[self.seen :].detach())))
+        seen = self.left.pop(0) if self.left else len(x)
+        return self.network(torch.cat((x[:seen], x[seen:].detach())))
 
 
 @pytest.mark.parametrize("network", ["plain"], indirect=True)
 def test_grad_align_leaves_out_images_without_a_gradient(network, batch):
     x, y = batch(6)
 
-    def penalty(seen: int) -> Tensor:
-        step = Step(Blind(network, seen), x, y, EPSILON, stream())
+    def penalty(*seen: int) -> Tensor:
+        step = Step(Blind(network, *seen), x, y, EPSILON, stream())
         return GradAlign(weight=1.0)(step).penalty
 
     alone = GradAlign(weight=1.0)(Step(network, x[:4], y[:4], EPSILON, stream())).penalty
-    assert penalty(4).item() == pytest.approx(alone.item())
-    assert penalty(6).item() != pytest.approx(alone.item())
-    assert penalty(0).item() == 0
-    penalty(0).backward()
+    for seen in ((4, 4), (4, 6), (6, 4)):
+        assert penalty(*seen).item() == pytest.approx(alone.item())
+    assert penalty(6, 6).item() != pytest.approx(alone.item())
+    assert penalty(0, 0).item() == 0
+    penalty(0, 0).backward()
     assert all(weight.grad.eq(0).all() for weight in network.parameters())
 
 
-def confident(dtype: torch.dtype) -> nn.Module:
+def confident(dtype: torch.dtype, by: float = 60.0) -> nn.Module:
     """Three classes, label 0 certain; which of the others comes second follows the pixels."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3)).to(dtype)
     torch.manual_seed(4)
     model[1].weight.data.copy_(torch.randn(3, 32, dtype=torch.float64))
     model[1].weight.data[0] = 0  # float32 knows no difference of its probability from 1
-    model[1].bias.data.copy_(torch.tensor([60.0, 0.0, 0.0]))
+    model[1].bias.data.copy_(torch.tensor([by, 0.0, 0.0]))
     return model
 
 
@@ -469,6 +492,16 @@ def test_grad_align_sees_gradients_whose_squares_are_zero(batch):
     exact, rounded = penalty(torch.float64), penalty(torch.float32)
     assert 1e-3 < exact < 0.5
     assert rounded == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("by", range(60, 120, 2))
+def test_grad_align_of_a_certain_image_moves_no_weight_to_infinity(by, batch):
+    """Beyond some margin its gradient is so short that one over it is more than float32 holds."""
+    x = batch(5)[0].float()
+    y = torch.tensor([0, 1, 2, 1, 2])
+    model = confident(torch.float32, by)
+    GradAlign(weight=1.0)(Step(model, x, y, EPSILON, stream())).total.backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
 def test_grad_align_has_no_penalty_where_gradients_point_one_way(batch):

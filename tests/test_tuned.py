@@ -129,6 +129,8 @@ def of(declared) -> Callable[[str], TrainingLoss]:
         told = dict(declared[name].hyperparameters)
         if "steps" in told:
             told["steps"] = min(told["steps"], 10)
+        if name == "grad_align":  # else its penalty is hardly seen
+            told["weight"] = 1.0
         return members.build(declared[name].loss, told)
 
     return made
@@ -154,7 +156,7 @@ def test_in_float64_a_tuned_lenet_trains_as_the_plain_one(name, of):
     expected, got = (outcome(loss, step) for step in steps)
     torch.testing.assert_close(got, expected, **EXACT)
     torch.testing.assert_close(steps[1].gradients, steps[0].gradients, **EXACT)
-    assert expected["penalty"] > 0.05 or not hasattr(loss, "weight"), "the penalty is not seen"
+    assert expected["penalty"] > 0.1 or not hasattr(loss, "weight"), "the penalty is not seen"
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")

@@ -46,6 +46,9 @@ PAPER_TRAINING = {
 }
 """arXiv:2002.00614's, for what no level of the config sets."""
 
+NOT_CYCLIC = {"milestones": [], "decay": 1}
+"""What a cyclic rate is without, as its card has it."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -231,7 +234,16 @@ def _training(sections: list[Training], dataset: str, name: str) -> TrainingCard
     """Merge the sections, the later ones winning, over the paper's values."""
     merged: dict[str, Any] = dict(PAPER_TRAINING)
     for section in sections:
-        merged |= section.model_dump(exclude_none=True)
+        told = section.model_dump(exclude_none=True)
+        if merged["cyclic"] and "cyclic" not in told and told.keys() & NOT_CYCLIC:
+            raise UserError(
+                f"config: {name} on {dataset} has {' and '.join(sorted(told.keys() & NOT_CYCLIC))}"
+                " of its own, which a cyclic rate, set on a level above, knows not; write"
+                " `cyclic: 0` beside it"
+            )
+        merged |= told
+    if merged["cyclic"]:
+        merged |= NOT_CYCLIC
     try:
         return TrainingCard.model_validate(merged)
     except ValidationError as error:

@@ -38,7 +38,9 @@ class Training(Section):
 
     epochs: Count | None = Field(None, description="passes over the training images")
     batch_size: Count | None = Field(None, description="images per step, m")
-    learning_rate: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = None
+    learning_rate: Annotated[float, Field(gt=0, strict=True), WRITTEN] | None = Field(
+        None, description="of the first epochs; a cyclic one's highest"
+    )
     momentum: Annotated[float, Field(ge=0, lt=1, strict=True), WRITTEN] | None = None
     weight_decay: Annotated[float, Field(ge=0, strict=True), WRITTEN] | None = None
     milestones: list[Share] | None = Field(
@@ -50,7 +52,7 @@ class Training(Section):
     cyclic: Annotated[float, Field(ge=0, lt=1, strict=True), WRITTEN] | None = Field(
         None,
         description="share of the training over which the rate rises from 0, step by step, to fall"
-        " to 0 over the rest; 0: by milestones",
+        " to 0 over the rest, without milestones; 0: by milestones",
     )
     crop_padding: Annotated[int, Field(ge=0, le=256, strict=True)] | None = Field(
         None, description="random crop: zero padding in pixels; 0: none"

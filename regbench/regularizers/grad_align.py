@@ -12,6 +12,10 @@ from regbench.step import Objective, Step
 
 __all__ = ["GradAlign"]
 
+SHORTEST = 1e-30
+"""Of a gradient's largest entry: what is shorter has no direction in float32, and on the way back
+no finite one."""
+
 
 @dataclass(frozen=True)
 class GradAlign:
@@ -19,10 +23,11 @@ class GradAlign:
 
     As in its authors' code the penalty moves the weights through the gradient at x + η alone, both
     gradients and the FGSM image are of the network in train mode, and an image with a gradient that
-    is zero throughout counts for nothing in the mean.
+    is zero counts for nothing in the mean: zero is here what is shorter than `SHORTEST`, there what
+    has a square of zero.
 
     Attributes:
-        weight: λ; the authors take 0.2 for CIFAR-10 at ε = 8/255, 2 at 16/255.
+        weight: λ; for CIFAR-10 the authors take 0.02 · 10^(255 ε / 8): 0.2 at 8/255, 2 at 16/255.
     """
 
     weight: NonNegativeFloat
@@ -53,7 +58,8 @@ def _misalignment(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _directions(slopes: Tensor) -> Tensor:
-    """Return each row at length 1; one of zeros stays."""
-    # a confident image's is so short that its square is zero
+    """Return each row at length 1, or zero if it has none."""
+    # scaled first: of a confident image the squares are zero
     largest = slopes.detach().abs().amax(1, keepdim=True)
-    return F.normalize(slopes / largest.clamp(min=torch.finfo(slopes.dtype).tiny))
+    long = largest > SHORTEST
+    return F.normalize(torch.where(long, slopes, 0) / torch.where(long, largest, 1))

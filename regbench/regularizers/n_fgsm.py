@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from pydantic import NonNegativeFloat, PositiveFloat
-
 from regbench.ascent import climb, clip, cross_entropy
+from regbench.lengths import Multiple
 from regbench.step import Objective, Step
 
 __all__ = ["NFGSM"]
@@ -14,16 +13,17 @@ __all__ = ["NFGSM"]
 class NFGSM:
     """CE(f(x_adv), y), x_adv = clip₀₁(x′ + α · sign ∇ℓ(x′)), x′ = clip₀₁(x + η), η ~ U(±kε).
 
-    de Jorge et al. 2022, arXiv:2202.01181, Alg. 1. The image is not brought back into the ε-ball,
-    which it leaves by up to kε + α − ε.
+    de Jorge et al. 2022, arXiv:2202.01181, Alg. 1, clipped as in the authors' code. The image is
+    not brought back into the ε-ball, which it leaves by up to kε + α − ε. They craft with the
+    network in train mode, here it is in eval mode: see regbench.regularizers.fgsm_rs.
 
     Attributes:
         relative_noise: k; the authors take 2.
         relative_step: α / ε; the authors take 1.
     """
 
-    relative_noise: NonNegativeFloat
-    relative_step: PositiveFloat
+    relative_noise: Multiple
+    relative_step: Multiple
 
     def __call__(self, step: Step) -> Objective:
         """Return the objective of one step."""

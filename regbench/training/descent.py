@@ -79,6 +79,8 @@ class Recorded:
         self._static: Step | None = None
         self._replay: Replay | None = None
         self._terms = torch.zeros(3)
+        # not yet where a cyclic rate begins, whose steps are too short to be told from rounding
+        self._highest = [group["lr"].clone() for group in descent.optimizer.param_groups]
 
     def __call__(self, step: Step) -> Tensor:
         """Take the step, as `Descent` would."""
@@ -99,9 +101,25 @@ class Recorded:
         before = _State.of(self._descent, step)
         own = {name: getattr(step, name).clone() for name in ("x", "y", "progress")}
         self._static = replace(step, **own)
-        wrong = self._try(step, self._static, before)
-        # not where the error was caught: its traceback holds the graph's memory
-        return self._eagerly(step, before, wrong) if wrong else self._terms.clone()
+        with self._striding():
+            wrong = self._try(step, self._static, before)
+        if wrong:  # not where the error was caught: its traceback holds the graph's memory
+            return self._eagerly(step, before, wrong)
+        before.restore(self._descent)
+        return self(step)
+
+    @contextmanager
+    def _striding(self) -> Iterator[None]:
+        """Take steps at the rate that the optimizer began with, meanwhile."""
+        groups = self._descent.optimizer.param_groups
+        rates = [group["lr"].clone() for group in groups]
+        for group, highest in zip(groups, self._highest, strict=True):
+            group["lr"].copy_(highest)
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"].copy_(rate)
 
     def _try(self, step: Step, static: Step, before: "_State") -> str:
         """Record the step and keep it if it is right when replayed; else return what is wrong."""
@@ -129,8 +147,8 @@ class Recorded:
     def _apart(self, step: Step, replay: Replay, before: "_State") -> tuple[float, float]:
         """Return how far from an eager step a replayed one ends, and from another replayed one.
 
-        As shares of the step. The last replay counts. What replays do not share among themselves is
-        the kernels'; a number that the recording froze they do share.
+        As shares of the step. What replays do not share among themselves is the kernels'; a number
+        that the recording froze they do share.
         """
         before.restore(self._descent)
         start = _flat(self._descent.model)
@@ -139,9 +157,9 @@ class Recorded:
             before.restore(self._descent)
             take(step)
             ends.append(_flat(self._descent.model))
-        eager, replayed, counting = ends
+        eager, replayed, again = ends
         length = (eager - start).norm()
-        far = [(counting - one).norm() for one in (eager, replayed)]
+        far = [(again - one).norm() for one in (eager, replayed)]
         apart, wavering = (float(one / length) if one else 0.0 for one in far)
         return apart, wavering
 
