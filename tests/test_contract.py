@@ -18,7 +18,7 @@ def descended(loss: object, shares: tuple[float, ...] = (0, 0, 0), *, recorded: 
     """Take a step at each share of a training; return the weights."""
     torch.manual_seed(0)
     model, noise = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.Generator()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9)
     plain = Descent(model, loss, optimizer, PRECISIONS["fp32"])
     take = Recorded(plain, lambda take, _: take, 8) if recorded else plain
     x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 3
