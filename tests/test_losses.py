@@ -397,15 +397,11 @@ def test_sat_r3_leaves_the_ball_by_alpha_unless_projected(trained_on):
     assert same.equal(x_low)  # it was in the ball before
 
 
-def test_fgsm_rs_stays_in_the_ball_and_n_fgsm_leaves_it(network, batch):
-    seen, (x, y) = [], batch(5)
-    network.register_forward_hook(
-        lambda module, images, _: seen.append(images[0]) if module.training else None
-    )
-    FGSMRS(relative_step=1.25)(Step(network, x, y, EPSILON, stream()))
-    NFGSM(relative_noise=2.0, relative_step=1.0)(Step(network, x, y, EPSILON, stream()))
-    assert reach(seen[0], x) == pytest.approx(EPSILON)
-    assert 2 * EPSILON < reach(seen[1], x) < 3 * EPSILON
+def test_fgsm_rs_stays_in_the_ball_and_n_fgsm_leaves_it(trained_on):
+    x, *halves = trained_on(FGSMRS(relative_step=1.25))
+    assert reach(torch.cat(halves), x) == pytest.approx(EPSILON)
+    x, *halves = trained_on(NFGSM(relative_noise=2.0, relative_step=1.0))
+    assert 2 * EPSILON < reach(torch.cat(halves), x) < 3 * EPSILON
 
 
 # --- what sets each regularizer apart -------------------------------------------------------------

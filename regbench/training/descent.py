@@ -70,7 +70,10 @@ class Descent:
 
 
 class Recorded:
-    """A `Descent` whose batches of `size` images are replayed; another is taken eagerly."""
+    """A `Descent` whose batches of `size` images are replayed; another is taken eagerly.
+
+    Its optimizer's rates are tensors, which a replay follows, and begin at their highest.
+    """
 
     def __init__(self, descent: Descent, record: Recorder, size: int) -> None:
         self._descent = descent
