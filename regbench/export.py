@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m regbench.export",
         description="Write a trained network's weights as a PyTorch state dict, as RobustBench's"
-        " own classes (resnet18, preact_resnet18, wrn_28_10, wrn_34_10) load it.",
+        " own classes (resnet18, preact_resnet18, wrn_16_1, wrn_28_10, wrn_34_10) load it.",
     )
     parser.add_argument(
         "run", type=Path, help="a run's folder, results/DATASET/MODEL/RULE/SEED-KEY"

@@ -423,6 +423,7 @@ def test_the_images_that_were_kept_are_collected_and_read(tmp_path, counts, monk
 ROBUSTBENCH = {
     "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
     "preact_resnet18": lambda: PreActResNet(PreActBlock, [2, 2, 2, 2]),
+    "wrn_16_1": lambda: WideResNet(depth=16, widen_factor=1),
     "wrn_28_10": lambda: WideResNet(depth=28, widen_factor=10),
     "wrn_34_10": lambda: WideResNet(depth=34, widen_factor=10),
 }

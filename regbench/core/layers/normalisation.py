@@ -96,8 +96,20 @@ def _channels(x: Tensor) -> Tensor:
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient · scale in the type of `gradient`, multiplied in that of `scale`."""
+    """gradient · scale, (C, 1, 1), in the type of `gradient`, multiplied in that of `scale`."""
     # to be differentiated once more, or batched
     if torch.is_grad_enabled() or transformed(gradient):
         return (gradient * scale).to(gradient.dtype)
+    if gradient.device.type == "cpu" and gradient.dtype != scale.dtype:
+        return _normalised(gradient, scale.flatten())
     return torch.mul(gradient, scale, out=torch.empty_like(gradient))
+
+
+def _normalised(x: Tensor, scale: Tensor) -> Tensor:
+    """x · scale as the normalisation by mean 0 and variance 1, whose kernel takes both types.
+
+    A product of two types first copies `x` to the wider one, on a CPU.
+    """
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    # not F.batch_norm, which in PyTorch 2.11 refuses an ε of 0
+    return torch.native_batch_norm(x, scale, None, zero, one, False, 0.0, 0.0)[0]
