@@ -105,13 +105,14 @@ def test_the_loss_along_fgsm_rises_by_the_l1_norm_on_a_linear_model():
     for radius in losses:
         close(losses[radius], loss(linear.margin - radius * linear.reach))
         assert right[radius].equal(linear.margin > radius * linear.reach)
-    assert not measured("loss_along_fgsm", linear.probe())["not_rising"].any()
+    for quantity in ("not_rising", "falling"):
+        assert not measured("loss_along_fgsm", linear.probe())[quantity].any()
 
 
-def parabola(linear: Linear, bottom: float) -> Callable[[Tensor], Tensor]:
-    """Class 1 by (w·x + b − bottom)²: the loss of class 1 rises up to the bottom, then falls."""
+def parabola(linear: Linear, bottom: float, steep: float = 1) -> Callable[[Tensor], Tensor]:
+    """Class 1 by steep (w·x + b − bottom)²: its loss rises up to the bottom, then falls."""
     return lambda x: torch.stack(
-        [torch.zeros(len(x), dtype=x.dtype), (linear.score(x) - bottom).square()], 1
+        [torch.zeros(len(x), dtype=x.dtype), steep * (linear.score(x) - bottom).square()], 1
     )
 
 
@@ -127,10 +128,30 @@ def test_a_loss_that_falls_within_epsilon_does_not_rise():
     assert found.equal(past)
 
 
-def test_without_a_gradient_nothing_rises():
+STEEP = 20.0
+
+
+def test_a_loss_falls_by_more_than_a_hundredth_from_its_highest_so_far():
+    linear = Linear()
+    linear.y[:] = 1
+    score, reach = linear.score(linear.x), float(linear.reach)
+    start = float(score.min()) - 0.6 * EPSILON * reach
+    at_image, halfway, at_epsilon = (
+        torch.log1p((-STEEP * (score - radius * reach - start) ** 2).exp())
+        for radius in (0, EPSILON / 2, EPSILON)
+    )
+    falls = torch.maximum(at_image - halfway, torch.maximum(at_image, halfway) - at_epsilon)
+    found = measured("loss_along_fgsm", linear.probe(parabola(linear, start, STEEP)))
+    assert found["falling"].equal(falls > 0.01)
+    assert (found["not_rising"] & ~found["falling"]).any()  # by less
+    assert found["falling"].any()
+
+
+def test_without_a_gradient_nothing_rises_or_falls():
     linear = Linear()
     flat = measured("loss_along_fgsm", linear.probe(lambda x: 0 * linear(x)))
     assert flat["not_rising"].all()
+    assert not flat["falling"].any()
 
 
 def test_rfgsm_falls_short_of_fgsm_by_what_its_random_step_wastes():

@@ -68,7 +68,8 @@ def measured(**values):
     loss = values.pop("loss", [0.1, 0.3, 0.6, 1.2, 2.4])
     right = values.pop("right", [0.98, 0.9, 0.8, 0.5, 0.2])
     honest = {
-        "not_rising": 0.01, "fgsm_minus_rfgsm_loss": 0.2, "fgsm_minus_ifgsm_loss": -0.1,
+        "not_rising": 0.01, "falling": 0.01,
+        "fgsm_minus_rfgsm_loss": 0.2, "fgsm_minus_ifgsm_loss": -0.1,
         "fgsm_to_rfgsm_logits": 1.0, "fgsm_to_ifgsm_logits": 0.5, "linearity_error": 0.2,
         "linearity_error_worst": 2.0, "gradient_alignment": 0.8, "zero_gradient": 0.0,
         "zero_entries": 0.1,

@@ -280,6 +280,7 @@ QUANTITIES: dict[str, Callable[[Case], float]] = {
     "fgsm_above_clean": _fgsm_above_clean,
     "loss_dip": _loss_dip,
     "not_rising": _measured("not_rising"),
+    "falling": _measured("falling"),
     "fgsm_minus_rfgsm_loss": _measured("fgsm_minus_rfgsm_loss"),
     "fgsm_to_rfgsm_logits": _measured("fgsm_to_rfgsm_logits"),
     "fgsm_to_rfgsm_loss_ratio": _loss_ratio("fgsm_minus_rfgsm_loss"),

@@ -11,7 +11,10 @@ from regbench.diagnostics import Measured, Probe, each_cross_entropy
 __all__ = ["loss_along_fgsm"]
 
 ROUNDING = 1e-4
-"""Part of 1 + ℓ that a fall must exceed."""
+"""Part of 1 + ℓ that a fall must exceed not to be one of rounding."""
+
+FALL = 0.01
+"""Nats that a fall must exceed to count: 1 % of the probability of the right class."""
 
 
 def loss_along_fgsm(probe: Probe, generator: torch.Generator) -> Iterator[Measured]:
@@ -23,7 +26,9 @@ def loss_along_fgsm(probe: Probe, generator: torch.Generator) -> Iterator[Measur
     * `loss_along_fgsm`, `accuracy_along_fgsm`: at each radius from 0 to 2ε; accuracy above that at
       0 is label leaking (Kurakin 2017, arXiv:1611.01236).
     * `not_rising`: share of images whose loss falls between two radii up to ε, or is no higher at ε
-      than at the image.
+      than at the image, by whatever exceeds rounding.
+    * `falling`: share of images whose loss, up to ε, is at some radius more than 0.01 nats below
+      its highest before.
     """
     curve = []
     for radius in probe.radii:
@@ -31,7 +36,9 @@ def loss_along_fgsm(probe: Probe, generator: torch.Generator) -> Iterator[Measur
         curve.append(each_cross_entropy(logits, probe.y))
         yield Measured("loss_along_fgsm", curve[-1], along=radius)
         yield Measured("accuracy_along_fgsm", right(logits, probe.y), along=radius)
-    yield Measured("not_rising", ~_rises(torch.stack(curve[: len(curve) // 2 + 1])))
+    up_to_epsilon = torch.stack(curve[: len(curve) // 2 + 1])
+    yield Measured("not_rising", ~_rises(up_to_epsilon))
+    yield Measured("falling", (up_to_epsilon.cummax(0).values - up_to_epsilon > FALL).any(0))
 
 
 def _rises(curve: Tensor) -> Tensor:
