@@ -581,6 +581,12 @@ def test_refused_in_one_line(config, case):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_is_laid_over_another_says_so_where_it_stands_alone():
+    alone = read(ROOT / "config" / "single_step.yaml")
+    with pytest.raises(UserError, match="'experiment' is missing; a file that is laid over"):
+        parse(alone)
+
+
 @pytest.mark.parametrize("value", [1, 1.0, "2/2", "1e0"])
 def test_equal_values_are_one_card(config, value):
     cards = [

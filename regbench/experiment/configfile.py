@@ -59,6 +59,8 @@ EXPECTED = {
 }
 """In the words of YAML, what pydantic says in those of Python."""
 
+LAID_OVER = "; a file that is laid over another is named after it: --configfile OTHER THIS"
+
 OTHER_BASE = r"[-+]?(0[0-7_]+$|[1-9][0-9_]*:)"
 """An octal or sexagesimal number of YAML 1.1, which looks like a decimal one or a time."""
 
@@ -99,7 +101,7 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key '{where}'{did_you_mean(path[-1], _known_beside(error['loc']))}"
     if error["type"] == "missing":
-        return f"'{where}' is missing"
+        return f"'{where}' is missing{'' if path[1:] else LAID_OVER}"
     given = error.get("input")
     if "attacks" in path[-3:-1] and error["type"] in {"model_type", "dict_type"}:
         told = "expected suites of attacks, as `white_box: {pgd: {steps: 10}}`"
