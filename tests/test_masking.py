@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from regbench.analysis import overfitting as overfit
-from regbench.analysis.masking import BASE, COLUMNS, SIGNS, VERDICTS, panel, verdict
+from regbench.analysis.criteria import BASE, SIGNS
+from regbench.analysis.masking import COLUMNS, VERDICTS, panel, verdict
 from regbench.analysis.overfitting import onsets, overfitting
 from regbench.analysis.rows import UNMEASURED, Rows
 from regbench.analysis.symptoms import QUANTITIES

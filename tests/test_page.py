@@ -16,9 +16,10 @@ from playwright.sync_api import expect, sync_playwright
 from regbench import page as stage
 from regbench.analysis.beside import OURS, compare, places
 from regbench.analysis.comparisons import bounded, comparisons, intervals, judged
+from regbench.analysis.criteria import BASE, SIGNS
 from regbench.analysis.doubts import NONE, doubts
 from regbench.analysis.gaps import gaps
-from regbench.analysis.masking import BASE, NEEDED, SIGNS, panel
+from regbench.analysis.masking import NEEDED, panel
 from regbench.analysis.published import Published
 from regbench.analysis.published import load as load_published
 from regbench.analysis.rows import MEASURED, UNMEASURED, load, over_seeds

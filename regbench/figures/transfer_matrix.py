@@ -22,7 +22,7 @@ from regbench.analysis.attacked import (
     of_one_radius,
     white_box,
 )
-from regbench.analysis.masking import SIGNS
+from regbench.analysis.criteria import SIGNS
 from regbench.analysis.rows import RUN, Rows, of_trained, unswept
 from regbench.figures import nothing_to_show, task
 

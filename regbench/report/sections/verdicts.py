@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from regbench.analysis.masking import BASE, SIGNS, VERDICTS, Criterion
+from regbench.analysis.criteria import BASE, SIGNS, Criterion
+from regbench.analysis.masking import VERDICTS
 from regbench.analysis.rows import CELL
 from regbench.report.origins import lines
 from regbench.report.sheets import Place, Sheet
