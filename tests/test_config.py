@@ -581,9 +581,12 @@ def test_refused_in_one_line(config, case):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_laid_over_another_says_so_where_it_stands_alone():
-    alone = read(ROOT / "config" / "single_step.yaml")
-    with pytest.raises(UserError, match="'experiment' is missing; a file that is laid over"):
+@pytest.mark.parametrize(
+    ("name", "missing"), [("single_step", "experiment"), ("mnist_gpu", "datasets.mnist.epsilon")]
+)
+def test_a_file_that_is_laid_over_another_says_so_where_it_stands_alone(name, missing):
+    alone = read(ROOT / "config" / f"{name}.yaml")
+    with pytest.raises(UserError, match=f"'{missing}' is missing; a file that is laid over"):
         parse(alone)
 
 

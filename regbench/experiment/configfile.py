@@ -101,7 +101,8 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key '{where}'{did_you_mean(path[-1], _known_beside(error['loc']))}"
     if error["type"] == "missing":
-        return f"'{where}' is missing{'' if path[1:] else LAID_OVER}"
+        of_all = len(path) == 1 or (path[0] == "datasets" and len(path) == 3)
+        return f"'{where}' is missing{LAID_OVER if of_all else ''}"
     given = error.get("input")
     if "attacks" in path[-3:-1] and error["type"] in {"model_type", "dict_type"}:
         told = "expected suites of attacks, as `white_box: {pgd: {steps: 10}}`"
