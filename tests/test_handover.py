@@ -448,6 +448,13 @@ def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_p
         torch.testing.assert_close(export.network_of(tmp_path)(x), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ROBUSTBENCH)
+def test_robustbenchs_classes_say_what_images_they_take(name):
+    told = rf"{name} takes images of shape \(3, 32, 32\), got \(1, 28, 28\)"
+    with pytest.raises(UserError, match=told):
+        members.build(f"regbench.models.{name}", {"shape": (1, 28, 28), "classes": 10})
+
+
 @pytest.fixture
 def without_data(tmp_path, monkeypatch):
     """The folder of a run on an .npz of 3 classes that lies nowhere any more."""
