@@ -3,11 +3,12 @@
 from robustbench.model_zoo.architectures.wide_resnet import WideResNet
 from torch import nn
 
+from regbench.models._robustbench import refuse_others
+
 __all__ = ["wrn_34_10"]
 
 
 def wrn_34_10(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return a WideResNet-34-10 (Zagoruyko 2016) for images of `shape` (3, 32, 32)."""
-    if shape != (3, 32, 32):
-        raise ValueError(f"wrn_34_10 takes images of shape (3, 32, 32), got {shape}")
+    refuse_others("wrn_34_10", shape)
     return WideResNet(depth=34, widen_factor=10, num_classes=classes)  # type: ignore[no-any-return]
