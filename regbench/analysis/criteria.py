@@ -172,4 +172,5 @@ SIGNS = (
     ),
 )
 """Of masked gradients. The bounds on accuracies lie beyond what published multi-step models reach
-and what PGD-AT on digits does here; those on losses and gradients beyond the latter."""
+and what PGD-AT on digits does here; those on losses and gradients beyond the latter, but for the
+one on falling losses: beyond PGD-AT on MNIST's validation images (docs/mnist.md)."""

@@ -86,7 +86,7 @@ class _ToInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, variance = ctx.saved_tensors
-        scale = _channels(weight * (variance + ctx.epsilon).rsqrt())
+        scale = weight * (variance + ctx.epsilon).rsqrt()
         return gradient, _scaled(gradient, scale), None, None, None
 
 
@@ -96,13 +96,13 @@ def _channels(x: Tensor) -> Tensor:
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient · scale, (C, 1, 1), in the type of `gradient`, multiplied in that of `scale`."""
+    """gradient · scale, (C,), in the type of `gradient`, multiplied in that of `scale`."""
     # to be differentiated once more, or batched
     if torch.is_grad_enabled() or transformed(gradient):
-        return (gradient * scale).to(gradient.dtype)
+        return (gradient * _channels(scale)).to(gradient.dtype)
     if gradient.device.type == "cpu" and gradient.dtype != scale.dtype:
-        return _normalised(gradient, scale.flatten())
-    return torch.mul(gradient, scale, out=torch.empty_like(gradient))
+        return _normalised(gradient, scale)
+    return torch.mul(gradient, _channels(scale), out=torch.empty_like(gradient))
 
 
 def _normalised(x: Tensor, scale: Tensor) -> Tensor:
