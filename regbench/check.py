@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from regbench.errors import UserError, program
+from regbench.errors import ForeignFileError, UserError, program
 from regbench.experiment import paths
 from regbench.experiment.cards import Card, DataCard, PretrainedCard, RunCard
 from regbench.experiment.fingerprint import fingerprint
@@ -160,12 +160,18 @@ def _refuse_other_weights(card: PretrainedCard, weights: str) -> None:
 
 
 def _size(data: DataCard) -> "Size | None":
-    """Return how large a data set is; none, if it is not here yet: then its stage can refuse."""
+    """Return how large a data set is; none, if it is not here yet: then its stage can refuse.
+
+    Raises:
+        ForeignFileError: it is here, and not what the config means.
+    """
     from regbench.experiment.sizes import size  # noqa: PLC0415 - numpy, which the parse need not import
 
     try:
         with _told_of(data.source):
             return size(data)
+    except ForeignFileError:
+        raise
     except UserError:
         return None
 

@@ -24,6 +24,10 @@ class UserError(Exception):
         super().__init__(line if len(line) <= LONGEST else f"{line[:half]}…{line[-half:]}")
 
 
+class ForeignFileError(UserError):
+    """A file of the user's is there and is not what the config means: no run can mend that."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for a near miss, else the list of what is known."""
     known = sorted(known)

@@ -23,7 +23,7 @@ from regbench.core.memory import fitting
 from regbench.core.misfit import refuse_misfit
 from regbench.core.network import laid_out, plain
 from regbench.core.precision import PRECISIONS
-from regbench.errors import UserError, program
+from regbench.errors import ForeignFileError, UserError, program
 from regbench.evaluation.diagnosis import diagnose
 from regbench.evaluation.gallery import gallery
 from regbench.experiment.beyond import beyond
@@ -243,7 +243,7 @@ def sentence(
     left_out = f" ({unknown} attacks of unknown cost left out)" if unknown else ""
     way_out = ""
     if device.type == "cpu" and sum(seconds) > LONG:
-        way_out = "; a GPU, fewer `seeds:` or `images:`, or config/mnist.yaml costs less"
+        way_out = "; a GPU, fewer `seeds:` or `images:` cost less, as do smaller files of config/"
     return (
         f"regbench: {len(trained)} trainings, about {duration(seconds[0])}, {len(judged)} suites of"
         f" attacks, at most {duration(seconds[1])}{left_out}, and {len(diagnosed)} diagnoses, about"
@@ -267,6 +267,8 @@ def main() -> None:
         for run in manifest.runs:
             if run.diagnosis in targets:
                 size(run.card.data)
+    except ForeignFileError:
+        raise
     except UserError as error:
         print(f"regbench: the cost is not known before the data are here ({error})")
         return

@@ -345,7 +345,8 @@ def zipped() -> bytes:
     ("content", "words"),
     [
         (npy(), "it holds one array without a name"),
-        (b"", "is no .npz with x_train, y_train, x_test, y_test: "),
+        (b"", "is no .npz with x_train, y_train, x_test, y_test: it is no zip archive"),
+        (b"<html>404</html>", "it is no zip archive"),
         (zipped(), "its x_train is no array"),
     ],
 )
@@ -390,6 +391,20 @@ def test_more_images_held_out_than_there_are_is_refused_before_anything_runs(
             check(wanted)
         less = data.model_copy(update={"validation": count - 1})
         check(wanted.model_copy(update={"judged": {"mine": (less, ())}}))
+
+
+def test_a_wrong_npz_is_refused_before_anything_runs_a_missing_one_is_not(
+    npz, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
+    arguments = {**npz()[0], "sha256": 64 * "0"}
+    data = DataCard(source="regbench.data.npz", arguments=arguments, validation=5, split_seed=0)
+    wanted = Claims(built=(), attacks=(), networks=(), judged={"mine": (data, ())})
+    words = rf"config: datasets\.mine: .*mine\.npz' has sha256 .*, the config says {64 * '0'}"
+    with pytest.raises(UserError, match=words):
+        check(wanted)
+    (tmp_path / "mine.npz").unlink()
+    check(wanted)
 
 
 def test_a_file_of_other_data_is_one_line(tmp_path):
@@ -444,11 +459,11 @@ def test_a_truncated_mnist_is_one_line(mnist_copy):
 def test_each_file_of_mnist_is_hashed_once(mnist_root, monkeypatch):
     hashed = []
 
-    def counted(content: bytes) -> object:
+    def counted(name: str, content: bytes, **told: bool) -> object:
         hashed.append(len(content))
-        return hashlib.sha256(content)
+        return hashlib.new(name, content, **told)
 
-    monkeypatch.setattr(_torchvision, "hashlib", SimpleNamespace(sha256=counted))
+    monkeypatch.setattr(_torchvision, "hashlib", SimpleNamespace(new=counted))
     members.build("regbench.data.mnist", {})(Path(mnist_root), False)
     assert len(hashed) == len(set(hashed)) == 4
 
@@ -468,7 +483,19 @@ def test_files_that_were_not_there_before_are_hashed_too(mnist_copy):
             return str(raw)
 
     with pytest.raises(UserError, match="t10k-labels-idx1-ubyte' is damaged"):
-        _torchvision.images(Fetched, mnist_copy, True, "MNIST/raw", SHA256)
+        _torchvision.images(Fetched, mnist_copy, True, "MNIST/raw", sha256=SHA256)
+
+
+def test_a_damaged_batch_of_cifar10_is_named(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_3").write_bytes(b"not whole")
+    words = r"data_batch_3' is damaged: its md5 is [0-9a-f]{32}, the published file's is 54ebc095"
+    with pytest.raises(UserError, match=words):
+        members.build("regbench.data.cifar10", {})(tmp_path, False)
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(UserError, match=r"CIFAR10 is not whole under .*set data_root"):
+        members.build("regbench.data.cifar10", {})(tmp_path, False)
 
 
 def test_missing_torchvision_data_name_the_way_out(tmp_path):

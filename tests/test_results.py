@@ -569,6 +569,14 @@ def test_pgd_is_compared_with_pgd_not_with_ifgsm_or_restarts():
     assert set(ours["images"]) == {"–"}
 
 
+def test_each_attack_may_have_judged_its_own_number_of_images(rows):
+    told = published(fgsm=96, clean=86)
+    for images, shown in ((None, ["–", "–"]), ({"clean": 50}, ["–", 50])):
+        entry = told.entries[0].model_copy(update={"images": images})
+        table = beside(told.model_copy(update={"entries": (entry,)}), rows, 0.2)
+        assert list(table["images"]) == shown
+
+
 def test_another_radius_cannot_be_compared_but_clean_accuracy_has_none(rows):
     told = published(fgsm=96, clean=86)
     entry = told.entries[0].model_copy(update={"epsilon": 0.3})
@@ -609,6 +617,11 @@ def test_the_published_numbers_of_the_repository_are_sound():
             "attacks: {}\nentries:\n- {dataset: a, rule: b, epsilon: 0.1, source: c,"
             " accuracy: {fgsm: 3}}\n",
             "'fgsm' of b is not under `attacks:`",
+        ),
+        (
+            "attacks: {}\nentries:\n- {dataset: a, rule: b, epsilon: 0.1, source: c,"
+            " images: {clean: 5}, accuracy: {fgsm: 3}}\n",
+            "'entries.0': `images` of 'clean', whose accuracy is not told",
         ),
         (
             "attacks: {}\nentries:\n- {dataset: a, epsilon: 0.1, source: c, accuracy: {}}\n",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -118,6 +119,18 @@ class Copy:
         more = {**TINY["regularizers"], **chosen["regularizers"]}
         self.configure({**TINY, "regularizers": more})
 
+    def readme_data_set(self, root: Path) -> None:
+        """Do what README says of a data set of one's own, which lies under `root`."""
+        text = (ROOT / "README.md").read_text()
+        (shown,) = re.findall(r"```yaml\n(experiment: mine.*?)```", text, flags=re.DOTALL)
+        noise = np.random.default_rng(0)
+        images = noise.integers(0, 256, (1_100, 32, 32, 3), np.uint8)
+        labels = np.arange(1_100) % 10
+        parts = {"x_train": images, "y_train": labels, "x_test": images[:9], "y_test": labels[:9]}
+        np.savez(root / "mine.npz", **parts)
+        digest = hashlib.sha256((root / "mine.npz").read_bytes()).hexdigest()
+        self.configure(yaml.safe_load(shown.replace("0123…", digest)), name="mine")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -161,6 +174,16 @@ def test_every_promised_file_is_there(finished):
     judged = pd.read_csv(reports / "masking.csv")
     assert list(judged["method"]) == ["natural", "FGSM-AT", "SAT-R1"]
     assert judged["zero_gradient"].notna().all()
+
+
+def test_readmes_data_set_of_ones_own_resolves(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGBENCH_DATA", str(tmp_path))
+    copy.readme_data_set(tmp_path)
+    jobs = copy.jobs(name="mine")
+    assert {rule for rule in jobs if rule.startswith("train_")} == {
+        f"train_{name}" for name in ("fgsm_at", "pgd_at", "sat_r1", "sat_r2", "sat_r3")
+    }
+    assert jobs["attack"] == 5 * 2
 
 
 def test_the_work_of_every_job_is_counted(finished):

@@ -50,11 +50,11 @@ def compare(published: Published, means: pd.DataFrame, margin: float) -> pd.Data
         margin: a share.
     """
     rows = [
-        _row(entry, published.attacks[name], percent, cell, margin)
+        _row(entry, name, published.attacks[name], cell, margin)
         for entry in published.entries
         for _, cell in means.groupby(CELL, observed=True)
         if _stands_beside(entry, cell)
-        for name, percent in entry.accuracy.items()
+        for name in entry.accuracy
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -99,10 +99,7 @@ def _ranked(
     meaning = published.attacks[name]
     of_data = means[means["dataset"] == dataset]
     labels = dict(of_data[["rule", "method"]].astype(str).drop_duplicates("rule").to_numpy())
-    same = np.array([_is(meaning, epsilon, row) for _, row in of_data.iterrows()], dtype=bool)
-    same &= ~elsewhere(of_data).to_numpy()
-    judged = of_data[same & of_data["mean"].notna()].sort_values("mean", kind="stable")
-    strongest = judged.drop_duplicates(CELL).sort_values(CELL)
+    strongest = _strongest(meaning, epsilon, of_data[~elsewhere(of_data)])
     ours = [
         (row["mean"], row["n"], row["method"], row["model"], OURS)
         for _, row in strongest.iterrows()
@@ -110,7 +107,7 @@ def _ranked(
     theirs = [
         (
             entry.accuracy[name] / 100,
-            entry.images or "–",
+            entry.judged(name) or "–",
             entry.called(labels),
             entry.model,
             _source(entry),
@@ -141,27 +138,33 @@ def _stands_beside(entry: Entry, cell: pd.DataFrame) -> bool:
 
 
 def _row(
-    entry: Entry, meaning: Meaning, percent: float, cell: pd.DataFrame, margin: float
+    entry: Entry, name: str, meaning: Meaning, cell: pd.DataFrame, margin: float
 ) -> dict[str, object]:
-    first = cell.iloc[0]
+    first, percent, images = cell.iloc[0], entry.accuracy[name], entry.judged(name)
     told = {
         "dataset": entry.dataset, "model": first["model"], "method": first["method"],
-        "attack": meaning.label, "published": f"{percent:g}", "images": entry.images or "–",
+        "attack": meaning.label, "published": f"{percent:g}", "images": images or "–",
         "margin": margin, "source": _source(entry),
     }  # fmt: skip
-    ours = cell[[_is(meaning, entry.epsilon, row) for _, row in cell.iterrows()]]
-    ours = ours[ours["mean"].notna()]
+    ours = _strongest(meaning, entry.epsilon, cell)
     if ours.empty:
         return {**told, "ours": "–", "n": 0, "seeds": 0, "verdict": "cannot be compared"}
-    row = ours.sort_values("mean", kind="stable").iloc[0]
+    row = ours.iloc[0]
     mine = Interval(row["mean"], row["low"], row["high"])
     return {
         **told,
         "ours": f"{100 * mine.value:.1f} [{100 * mine.low:.1f}, {100 * mine.high:.1f}]",
         "n": row["n"],
         "seeds": row["seeds"],
-        "verdict": verdict(mine, _theirs(percent / 100, entry.images or WHOLE), margin),
+        "verdict": verdict(mine, _theirs(percent / 100, images or WHOLE), margin),
     }
+
+
+def _strongest(meaning: Meaning, epsilon: float, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each cell's strongest attack that is the published one."""
+    same = np.array([_is(meaning, epsilon, row) for _, row in rows.iterrows()], dtype=bool)
+    judged = rows[same & rows["mean"].notna()].sort_values("mean", kind="stable")
+    return judged.drop_duplicates(CELL).sort_values(CELL)
 
 
 def _source(entry: Entry) -> str:

@@ -24,7 +24,8 @@ class Entry(BaseModel):
         model: the network, of a rule as the config calls it; none: a network of the size that is
             usual for the data set.
         epsilon: attack radius ε, L∞, images in [0, 1].
-        images: how many test images were judged; none: the file's number, or not told.
+        images: how many test images were judged, by all attacks or by those named; none: the
+            file's number, or not told.
         source: who says so, where and when.
         note: what else was different in its training.
         accuracy: in percent, by the names that the file's `attacks` explains.
@@ -36,7 +37,7 @@ class Entry(BaseModel):
     method: Text | None = None
     model: Text | None = None
     epsilon: Radius
-    images: Count | None = None
+    images: Count | dict[Name, Count] | None = None
     source: str
     note: str = ""
     accuracy: dict[Name, Annotated[float, Field(ge=0, le=100)]]
@@ -48,7 +49,13 @@ class Entry(BaseModel):
                 "an entry has `rule`, a regularizer of ours, or `method`, any other's name; got"
                 " neither"
             )
+        if isinstance(self.images, dict) and (unheard := self.images.keys() - self.accuracy.keys()):
+            raise ValueError(f"`images` of '{min(unheard)}', whose accuracy is not told")
         return self
+
+    def judged(self, attack: str) -> int | None:
+        """Return how many test images the attack of that name judged; none: not told."""
+        return self.images.get(attack) if isinstance(self.images, dict) else self.images
 
     def called(self, labels: Mapping[str, str]) -> str:
         """Return what tables call the method, a rule as in `labels`, if it is there."""

@@ -20,4 +20,6 @@ class CIFAR10:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/cifar-10-batches-py, or downloaded there."""
-        return images(datasets.CIFAR10, root, download)
+        source, meta = datasets.CIFAR10, datasets.CIFAR10.meta
+        md5 = dict([*source.train_list, *source.test_list, (meta["filename"], meta["md5"])])
+        return images(source, root, download, source.base_folder, md5=md5)

@@ -27,4 +27,4 @@ class FashionMNIST:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/FashionMNIST/raw, or downloaded there."""
-        return images(datasets.FashionMNIST, root, download, "FashionMNIST/raw", SHA256)
+        return images(datasets.FashionMNIST, root, download, "FashionMNIST/raw", sha256=SHA256)

@@ -27,4 +27,4 @@ class MNIST:
 
     def __call__(self, root: Path, download: bool) -> Images:
         """Return the images found in `root`/MNIST/raw, or downloaded there."""
-        return images(datasets.MNIST, root, download, "MNIST/raw", SHA256)
+        return images(datasets.MNIST, root, download, "MNIST/raw", sha256=SHA256)

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regbench.errors import UserError
+from regbench.errors import ForeignFileError, UserError
 from regbench.storage.drafts import draft_of
 
 SEAL = "seal"
@@ -123,7 +123,8 @@ def checked(path: Path, sha256: str) -> bytes:
         sha256: of what it holds, 64 hexadecimal digits.
 
     Raises:
-        UserError: it is missing, or another one.
+        UserError: it is missing.
+        ForeignFileError: it is another one.
     """
     try:
         content = path.read_bytes()
@@ -131,7 +132,7 @@ def checked(path: Path, sha256: str) -> bytes:
         raise UserError(f"cannot read '{path}': {error.strerror}; see data_root") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise UserError(f"'{path}' has sha256 {found}, the config says {sha256}")
+        raise ForeignFileError(f"'{path}' has sha256 {found}, the config says {sha256}")
     return content
 
 

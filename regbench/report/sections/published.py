@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from regbench.analysis.beside import compare, places
+from regbench.analysis.beside import WHOLE, compare, places
 from regbench.analysis.published import Published
 from regbench.report.sheets import Sheet
 from regbench.report.wording import markdown
@@ -13,8 +13,10 @@ BESIDE = """\
 Ours: mean over seeds, in percent, with its 95 % interval over seeds and images, of one seed over
 images alone, as theirs. `verdict`, of the
 95 % interval of the difference: `differ`: it leaves out 0; `agree`: it includes 0 and lies within
-± {margin:g} points; `open`: too wide to say. `cannot be compared`: no attack here has the
-published one's kind, radius and steps. Networks and training differ between sources."""
+± {margin:g} points; `open`: too wide to say. `cannot be compared`: no attack here,
+sweeps aside, has the published one's kind, radius and steps. Ours are the first n
+test images, taken for a sample of all; where `images` is –, the source does not say how many and is
+taken to have judged all {whole:,}. Networks and training differ between sources."""
 
 PLACED = """\
 Ranked together is what shares data set, radius, attack and its parameters; the method and the
@@ -52,7 +54,7 @@ def ranking(known: Published, means: pd.DataFrame) -> Sheet:
 
 
 def _read(margin: float) -> str:
-    return BESIDE.format(margin=100 * margin)
+    return BESIDE.format(margin=100 * margin, whole=WHOLE)
 
 
 def _when(known: Published) -> list[str]:

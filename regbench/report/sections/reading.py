@@ -44,7 +44,7 @@ apparently so?"."""
 
 PAGE = """\
 `index.html` beside this file has these tables to sort and filter, and what is known of each
-number."""
+number; where it is not, `snakemake report_figures` draws it."""
 
 Told = dict[tuple[object, ...], str]
 """By network, method and column of a table of accuracy."""
