@@ -1,9 +1,11 @@
 """What is told before a run, and what is handed on after it."""
 
 import hashlib
+import importlib
 import io
 import math
 import sys
+import warnings
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -429,13 +431,19 @@ ROBUSTBENCH = {
 }
 
 
-@pytest.mark.parametrize("name", ROBUSTBENCH)
-def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_path, monkeypatch):
+def untrained(name, folder):
+    """Return a network on CIFAR-10 as it begins, and make `folder` that of its run."""
     card = run_card(CIFAR, name)
     torch.manual_seed(0)
     ours = members.build(card.model.architecture, {"shape": (3, 32, 32), "classes": 10})
-    (tmp_path / "card.json").write_text(card.model_dump_json())
-    tensors.write(tmp_path / "best.safetensors", ours.state_dict(), {"card": card.key})
+    (folder / "card.json").write_text(card.model_dump_json())
+    tensors.write(folder / "best.safetensors", ours.state_dict(), {"card": card.key})
+    return ours.eval()
+
+
+@pytest.mark.parametrize("name", ROBUSTBENCH)
+def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_path, monkeypatch):
+    ours = untrained(name, tmp_path)
     out = tmp_path / "model.pt"
     monkeypatch.setattr("sys.argv", ["export", str(tmp_path), "--out", str(out)])
     export.main()
@@ -443,9 +451,26 @@ def test_exported_weights_give_the_same_logits_in_robustbenchs_class(name, tmp_p
     theirs.load_state_dict(torch.load(out, weights_only=True))
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        expected = ours.eval()(x)
+        expected = ours(x)
         torch.testing.assert_close(theirs(x), expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(export.network_of(tmp_path)(x), expected, rtol=0, atol=1e-4)
+
+
+def test_robustbenchs_benchmark_judges_a_network_of_ours(tmp_path, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluation = importlib.import_module("robustbench.eval")
+    ours = untrained("wrn_16_1", tmp_path)
+    x = torch.rand(6, 3, 32, 32)
+    with torch.no_grad():
+        taken_for = ours(x).argmax(1)
+    y = torch.where(torch.arange(6) < 4, taken_for, (taken_for + 1) % 10)
+    monkeypatch.setattr(evaluation, "load_clean_dataset", lambda *rest: (x, y))
+    monkeypatch.setattr(evaluation, "get_preprocessing", lambda *rest: None)
+    model = export.network_of(tmp_path)
+    clean, robust = evaluation.benchmark(model, n_examples=6, eps=0.5, batch_size=6)
+    assert clean == pytest.approx(4 / 6)
+    assert robust == 0.0
 
 
 @pytest.mark.parametrize("name", ROBUSTBENCH)
