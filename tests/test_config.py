@@ -228,6 +228,18 @@ def test_a_cyclic_rate_is_part_of_the_card_where_there_is_one(config):
         card(1)
 
 
+def test_what_picks_the_best_epoch_is_part_of_the_card_unless_it_is_the_papers(config):
+    usual, ifgsm, clean = (
+        resolve(parse(one), DECLARED).runs[0].card
+        for one in (
+            config, *(set_at(config, "training.selection", one) for one in ("ifgsm", "clean"))
+        )
+    )  # fmt: skip
+    assert usual.key == ifgsm.key != clean.key
+    assert 'selection"' not in ifgsm.text()
+    assert type(clean).read(clean.text()) == clean
+
+
 def test_a_cyclic_rate_knows_no_milestones(config):
     def training(above, within):
         changed = set_at(config, "training", {**config["training"], **above})

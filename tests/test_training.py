@@ -154,10 +154,15 @@ def test_judging_moves_nothing_that_training_draws_from(card, split, monkeypatch
     assert all(torch.equal(judged.last[name], unjudged.last[name]) for name in judged.last)
 
 
-def test_the_first_best_epoch_is_kept(card, split, monkeypatch):
-    scores = iter([0.2, 0.7, 0.7, 0.1])
+@pytest.mark.parametrize("selection", ["ifgsm", "clean"])
+def test_the_first_best_epoch_is_kept(card, split, monkeypatch, selection):
+    settings = card.training.model_copy(update={"selection": selection})
+    card = card.model_copy(update={"training": settings})
+    falling = [0.4, 0.3, 0.2, 0.1]
+    told = {f"validation_{name}": iter(falling) for name in ("ifgsm", "clean")}
+    told[f"validation_{selection}"] = iter([0.2, 0.7, 0.7, 0.1])
     monkeypatch.setattr(
-        training, "judge", lambda *rest: {"validation_clean": 0.0, "validation_ifgsm": next(scores)}
+        training, "judge", lambda *rest: {name: next(values) for name, values in told.items()}
     )
     weights = []
     model = network()

@@ -90,6 +90,7 @@ class TrainingCard(Card):
     # not in the JSON of a training that is not: its key is older than this field
     compiled: bool = Field(False, exclude_if=lambda compiled: not compiled)
     cyclic: float = Field(0, ge=0, lt=1, exclude_if=lambda cyclic: not cyclic)
+    selection: str = Field("ifgsm", exclude_if=lambda selection: selection == "ifgsm")
 
 
 class NetworkCard(Card):

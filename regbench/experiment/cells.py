@@ -40,6 +40,7 @@ PAPER_TRAINING = {
     "cyclic": 0,
     "crop_padding": 0,
     "flip": False,
+    "selection": "ifgsm",
     "selection_steps": 3,
     "precision": "fp32",
     "compiled": False,

@@ -58,8 +58,11 @@ class Training(Section):
         None, description="random crop: zero padding in pixels; 0: none"
     )
     flip: bool | None = Field(None, description="random horizontal flip")
+    selection: Literal["ifgsm", "clean"] | None = Field(
+        None, description="accuracy on the validation images that picks the best epoch"
+    )
     selection_steps: Count | None = Field(
-        None, description="steps of the I-FGSM on the validation images that picks the best epoch"
+        None, description="steps of the I-FGSM on the validation images"
     )
     precision: Literal["fp32", "tf32", "bf16"] | None = Field(
         None, description="of the training; every verdict is in fp32"

@@ -52,7 +52,7 @@ class Course:
         curve: a row per finished epoch.
         best: weights of the best epoch so far.
         best_epoch: which one that was, from 1 on; 0: the untrained network.
-        best_score: its validation accuracy under I-FGSM.
+        best_score: its validation accuracy, of the kind that picks it.
         status: `ok`, or what went wrong.
         rate: learning rate of the last step; NaN before there was any.
         loss: the training loss, for what it carries from step to step.
@@ -122,17 +122,16 @@ class Course:
         """Return how long the finished epochs took, the judging left out."""
         return sum(row["seconds"] for row in self.curve) / 3600
 
-    def close(self, row: Epoch) -> None:
-        """End the epoch with its row, and keep its weights if it is the best so far."""
+    def close(self, row: Epoch, score: float) -> None:
+        """End the epoch with its row, and keep its weights if its score is the best so far."""
         self.curve.append(row)
         self.epoch += 1
         self.batch, self.images, self.seconds = 0, 0, 0.0
         self.sums.zero_()
         if not math.isfinite(row["loss"]):
             self.status = f"diverged: the loss is {row['loss']} in epoch {self.epoch}"
-        elif row["validation_ifgsm"] > self.best_score:
-            self.best, self.best_epoch = copy(self.model), self.epoch
-            self.best_score = row["validation_ifgsm"]
+        elif score > self.best_score:
+            self.best, self.best_epoch, self.best_score = copy(self.model), self.epoch, score
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that is needed to go on, by name."""

@@ -111,7 +111,7 @@ def _epoch(
         **judged,
         seconds=course.seconds,
     )
-    course.close(row)
+    course.close(row, judged[f"validation_{card.training.selection}"])
     return course.curve[-1]
 
 
