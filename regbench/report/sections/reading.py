@@ -16,7 +16,8 @@ Each run's 95 % Wilson interval is in `results.csv`. {radii}{precision}"""
 
 CHOSEN = """\
 : mean ± standard deviation
-over seeds, of the weights with the {} validation accuracy under I-FGSM"""
+over seeds, of the weights with the {} validation accuracy, under I-FGSM unless the config's
+`selection:` is `clean`"""
 
 COST = """\
 `passes`: forward and backward passes per image and training step, a pair of them being 1, a measure
