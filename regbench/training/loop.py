@@ -27,8 +27,8 @@ class Trained(NamedTuple):
     """What a training leaves.
 
     Attributes:
-        best: weights of the epoch with the highest validation accuracy, under I-FGSM or clean as the
-            card's `selection` says, the first of equals.
+        best: weights of the epoch with the highest validation accuracy, under I-FGSM or clean as
+            the card's `selection` says, the first of equals.
         last: weights of the last epoch.
         curve: one row per epoch.
         best_epoch: which epoch that was, from 1 on; 0, the untrained network, if none was sound.
