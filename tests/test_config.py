@@ -17,7 +17,7 @@ from regbench.experiment.configfile import parse, read
 from regbench.experiment.grid import resolve
 from regbench.experiment.manifest import Declared
 from regbench.experiment.suites import resolve_suites
-from regbench.experiment.values import number
+from regbench.experiment.values import number, written
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = {ROOT / "config/published.yaml", ROOT / "config/leaderboard.yaml"}
@@ -269,6 +269,17 @@ def test_an_attacks_own_number_of_images_wins(config):
     config = set_at(config, "attacks.white_box.fgsm", {"images": 7})
     (entries,) = resolve(parse(config), DECLARED).attacks.values()
     assert {entry.name: entry.card.images for entry in entries} == {"clean": 30, "fgsm": 7}
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (8 / 255, "8/255"), (0.0313725, "8/255"), (0.4 / 255, "0.001569"), (0.031, "0.031"),
+        (0.2, "0.2"), (51 / 255, "0.2"), (0.3, "0.3"), (0, "0"), (1, "1"), (1 / 30, "0.03333"),
+    ],
+)  # fmt: skip
+def test_a_length_is_shown_as_a_config_writes_it(length, text):
+    assert written(length) == text
 
 
 def test_other_hyperparameters_are_another_folder(config):

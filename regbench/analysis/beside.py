@@ -10,6 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from regbench.analysis.published import Entry, Meaning, Published
 from regbench.analysis.rows import CELL, elsewhere
+from regbench.experiment.values import written
 
 COLUMNS = [
     "dataset", "model", "method", "attack", "published", "images", "ours", "n", "seeds",
@@ -122,7 +123,7 @@ def _ranked(
     place = table["accuracy"].rank(ascending=False, method="min").astype(int)
     table = table.assign(
         dataset=dataset,
-        epsilon=f"{epsilon:.4g}",
+        epsilon=written(epsilon),
         attack=meaning.label,
         place=place.astype(str) + f" of {len(table)}",
         accuracy=(100 * table["accuracy"]).map("{:.2f}".format),

@@ -21,6 +21,7 @@ from regbench.analysis.attacked import (
     of_one_radius,
     white_box,
 )
+from regbench.experiment.values import written
 
 LEVEL = 0.01
 """Of each test, shared (Bonferroni) by the comparisons that one attack stands in under one rule.
@@ -79,7 +80,7 @@ def withstands_a_huge_radius(run: Run) -> Iterator[Doubt]:
         if p < LEVEL:
             yield Doubt(
                 one.name,
-                f"{correct} of {count} images withstand ε = {one.epsilon:.4g}; chance is"
+                f"{correct} of {count} images withstand ε = {written(one.epsilon)}; chance is"
                 f" {1 / classes:.1%} of {classes} classes (exact binomial test, p = {p:.1g})",
             )
 

@@ -6,6 +6,7 @@ from typing import get_type_hints
 from regbench.experiment.cards import RunCard
 from regbench.experiment.manifest import Run
 from regbench.experiment.members import load
+from regbench.experiment.values import written
 from regbench.lengths import Length, StepSize
 
 
@@ -13,7 +14,7 @@ def beyond(runs: Iterable[Run]) -> list[str]:
     """Return a line for each loss whose lengths, of its declared types, are larger than ε."""
     lines = {
         f"{run.label} on {run.dataset} is trained with {', '.join(found)}, more than"
-        f" ε = {run.card.epsilon:.4g}"
+        f" ε = {written(run.card.epsilon)}"
         for run in runs
         if (found := _lengths(run))
     }
@@ -29,7 +30,7 @@ def _lengths(run: Run) -> list[str]:
     except (NameError, TypeError):  # annotated for people alone
         return []
     return [
-        f"{name} = {value:.4g}"
+        f"{name} = {written(value)}"
         for name, value in loss.hyperparameters.items()
         if kinds.get(name) in (Length, StepSize) and value > run.card.epsilon
     ]

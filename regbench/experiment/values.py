@@ -30,6 +30,18 @@ def number(value: Any) -> Any:
     return value
 
 
+def written(length: float) -> str:
+    """Return a length as a config writes it: 8/255 where it is whole in 255ths, else 4 digits, 0.3.
+
+    Of 0.2, which is 51/255, the decimal is the shorter.
+    """
+    pixels = 255 * length
+    whole, short = float(f"{pixels:.0f}"), float(f"{length:.2g}")
+    if math.isclose(pixels, whole, abs_tol=1e-3) and not math.isclose(length, short, abs_tol=1e-6):
+        return f"{whole:.0f}/255"
+    return f"{length:.4g}"
+
+
 def _as_float(value: Fraction) -> float:
     try:
         return float(value)

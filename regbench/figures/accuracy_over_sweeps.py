@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows, over_seeds, results
 from regbench.experiment.suites import SYMBOLS
+from regbench.experiment.values import written
 from regbench.figures import (
     LOG,
     labelled,
@@ -44,7 +45,7 @@ def accuracy_over_sweeps(rows: Rows) -> Figure:
             runs = rows.runs[rows.runs["dataset"] == part["dataset"].iloc[0]]
             axes.axvline(runs["epsilon"].iloc[0], color="0.4", linestyle=":", zorder=0)
         else:
-            told += f", ε = {part['epsilon'].iloc[0]:.4g}"
+            told += f", ε = {written(part['epsilon'].iloc[0])}"
         axes.set_title(f"{name}: {family}\n{told}", fontsize="medium")
     legend(figure, *labelled(row))
     return figure

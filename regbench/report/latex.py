@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from regbench.analysis.comparisons import Cell
+from regbench.experiment.values import written
 from regbench.report.accuracy import MARK
 
 GREEK = {
@@ -103,7 +104,7 @@ def _protocol(table: pd.DataFrame, cells: pd.DataFrame, once: list[str]) -> str:
     network = f", {first['model']}" if "model" in once else ""
     return (
         f"{first['dataset']}{network}: accuracy in %{spread}, on {cells['n'].max()}"
-        f" {cells['split'].iloc[0]} images; L∞, ε = {_radius(cells):.4g}."
+        f" {cells['split'].iloc[0]} images; L∞, ε = {written(_radius(cells))}."
     )
 
 

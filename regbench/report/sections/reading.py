@@ -5,6 +5,7 @@ import pandas as pd
 from regbench.analysis.gaps import NONE as NO_GAPS
 from regbench.analysis.gaps import Gaps
 from regbench.analysis.rows import CELL, elsewhere, labels, unswept
+from regbench.experiment.values import written
 from regbench.report.accuracy import MARK, accuracy
 from regbench.report.origins import Remaking, lines, of_mean
 from regbench.report.sheets import Sheet
@@ -77,7 +78,7 @@ def reading(tidy: pd.DataFrame) -> str:
         for row in counts.to_dict("records")
     )
     attacks = tidy[tidy["epsilon"] > 0].groupby(["dataset", "epsilon"], observed=True).size()
-    radii = "; ".join(f"{dataset}: ε = {epsilon:.4g}" for dataset, epsilon in attacks.index)
+    radii = "; ".join(f"{dataset}: ε = {written(epsilon)}" for dataset, epsilon in attacks.index)
     ours = not elsewhere(tidy).all()
     which = {"best": "best", "last": "last epoch's, not the best,"}[tidy["checkpoint"].iloc[0]]
     told = READING.format(

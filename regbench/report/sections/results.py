@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from regbench.experiment.values import written
 from regbench.report.origins import Remaking, of_one
 from regbench.report.sheets import Sheet
 from regbench.report.wording import LACKING
@@ -21,7 +22,7 @@ def sheet(numbers: pd.DataFrame, remaking: Remaking | None) -> Sheet:
         **{
             "attack": numbers["label"],
             "crafted on": numbers["source"].astype(object).fillna(""),
-            "ε": numbers["epsilon"].map("{:.4g}".format),
+            "ε": numbers["epsilon"].map(written),
             "n": numbers["n"],
             "accuracy": shares["accuracy"],
             "95 % interval": shares["low"] + " to " + shares["high"],
