@@ -362,6 +362,14 @@ def test_a_sweep_is_an_attack_for_each_value(config):
     assert {(point.sweep, point.family) for point in points} == {("epsilon", "FGSM")}
 
 
+def test_a_radius_is_told_as_a_config_writes_it(config):
+    attacks = {"over": {"sweep": {"epsilon": [0, "8/255"]}}, "far": {"epsilon": "16/255"}}
+    for name, keys in attacks.items():
+        config = set_at(config, f"attacks.white_box.{name}", {"attack": "fgsm", **keys})
+    labels = [one.label for one in resolve(parse(config), DECLARED).attacks["digits"]]
+    assert labels[-3:] == ["over, ε = 0", "over, ε = 8/255", "far (ε = 16/255)"]
+
+
 def test_a_sweep_of_whole_numbers_stays_whole(config):
     sweep = {"attack": "pgd", "sweep": {"steps": [1, 10]}}
     config = set_at(config, "attacks.white_box.over", sweep)

@@ -247,6 +247,19 @@ def test_the_points_of_a_sweep_are_rows_but_no_columns(rows):
     assert with_sweep.equals(plain)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "told"), [(1, ["ε", None]), (80 / 255, ["ε (·/255)", ["8", "16"]])]
+)
+def test_the_axis_of_a_sweep_over_radii_is_in_what_a_config_writes(rows, ratio, told):
+    look()
+    points = [{**point, "value": ratio * point["value"]} for point in SWEPT]
+    figure = members.load("regbench.figures.accuracy_over_sweeps")(more(rows, *points))
+    [axes, *_] = figure.axes
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert [axes.get_xlabel(), ticks if told[1] else None] == told
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("name", members.names("figures"))
 def test_a_figure_of_sweeps_shows_no_more_where_there_are_none(rows, name):
     look()

@@ -9,9 +9,7 @@ from regbench.experiment.manifest import AttackEntry, Run
 from regbench.experiment.members import reference
 from regbench.experiment.paths import DIAGNOSTICS, GALLERY
 from regbench.experiment.refusals import refuse_equal_labels, telling
-from regbench.experiment.values import canonical
-
-SYMBOLS = {"epsilon": "ε"}
+from regbench.experiment.values import canonical, written
 
 
 def resolve_suites(
@@ -108,7 +106,7 @@ def _told(entry: AttackEntry, attack: Attack) -> AttackEntry:
     """The entry; its radius in the label, if that differs from the data set's and is not there."""
     if attack.label or attack.epsilon is None:
         return entry
-    return entry.model_copy(update={"label": f"{entry.name} (ε = {attack.epsilon:.4g})"})
+    return entry.model_copy(update={"label": f"{entry.name} (ε = {written(attack.epsilon)})"})
 
 
 def _swept(entry: AttackEntry, attack: Attack) -> Iterator[AttackEntry]:
@@ -122,10 +120,14 @@ def _swept(entry: AttackEntry, attack: Attack) -> Iterator[AttackEntry]:
         arguments = {**entry.card.arguments, parameter: canonical(parameter, value)}
         update = {
             "name": f"{entry.name}@{value:.4g}",
-            "label": f"{entry.label}, {SYMBOLS.get(parameter, parameter)} = {value:.4g}",
+            "label": f"{entry.label}, {_told_value(parameter, value)}",
             "card": entry.card.model_copy(update={"arguments": arguments}),
             "sweep": parameter,
             "value": value,
             "family": entry.label,
         }
         yield entry.model_copy(update=update)
+
+
+def _told_value(parameter: str, value: float) -> str:
+    return f"ε = {written(value)}" if parameter == "epsilon" else f"{parameter} = {value:.4g}"

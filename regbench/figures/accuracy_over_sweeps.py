@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regbench.analysis.rows import Rows, over_seeds, results
-from regbench.experiment.suites import SYMBOLS
 from regbench.experiment.values import written
 from regbench.figures import (
     LOG,
@@ -58,12 +57,20 @@ def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> N
         axes.errorbar(
             curve["value"], curve["mean"], yerr=reach(curve), markersize=5, capsize=2, **style
         )
-    parameter = part["sweep"].iloc[0]
-    name = SYMBOLS.get(parameter, parameter)
-    if parameter != "epsilon":
-        name = f"{name} ({LOG})"
-        values = sorted(part["value"].unique())
-        axes.set_xscale("log")
+    axes.set(ylabel="accuracy (%)", ylim=(-3, 103))
+    parameter, values = part["sweep"].iloc[0], sorted(part["value"].unique())
+    if parameter == "epsilon":
+        _over_radii(axes, values)
+    else:
+        axes.set(xscale="log", xlabel=f"{parameter} ({LOG})")
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
-    axes.set(xlabel=name, ylabel="accuracy (%)", ylim=(-3, 103))
+
+
+def _over_radii(axes: Axes, radii: list[float]) -> None:
+    """Label the axis of ε as a config writes its radii: in 255ths, or as decimals."""
+    if any("/" in written(radius) for radius in radii):
+        axes.set_xticks(radii, [f"{255 * radius:g}" for radius in radii])
+        axes.set_xlabel("ε (·/255)")
+    else:
+        axes.set_xlabel("ε")
