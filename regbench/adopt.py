@@ -51,9 +51,10 @@ def adopt(card: PretrainedCard, weights: Path, data: Data, device: torch.device,
     found = copy(model)
     model = laid_out(model, device, shape=data.shape)
     refuse_misfit(model, card.model.architecture, data.shape, data.classes, device)
-    clean = _accuracy(model, data.split("validation", device))
+    held_out = data.split("validation", device)
+    clean = _accuracy(model, held_out)
     record = {
-        "status": outcome.status(clean, data.classes, card.data.validation),
+        "status": outcome.status(clean, held_out.y),
         "validation_clean": clean,
         "file": weights.name,
         **dict.fromkeys(UNKNOWN),

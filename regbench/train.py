@@ -1,56 +1,45 @@
 """Stage 2: images + run card -> weights (best and last), learning curve, run record."""
 
 import argparse
-import os
+import math
 import sys
 import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
 from regbench.core.lease import leased
 from regbench.core.memory import exhausted, peak
-from regbench.core.misfit import refuse_misfit
 from regbench.core.network import network
 from regbench.core.precision import PRECISIONS
 from regbench.errors import program
 from regbench.experiment.cards import RunCard
+from regbench.experiment.environment import positive
 from regbench.experiment.fingerprint import TRAINING, fingerprint
-from regbench.experiment.members import build
 from regbench.prepare import Data, open_data
 from regbench.step import Step
 from regbench.storage.locks import sole
 from regbench.storage.provenance import provenance
 from regbench.training import outcome
+from regbench.training.assembly import loss_of, trained
 from regbench.training.course import Epoch
-from regbench.training.descent import TrainingLoss
 from regbench.training.keeper import Keeper, key
-from regbench.training.loop import Trained, fit
+from regbench.training.loop import Trained
 from regbench.training.passes import Passes, passes
 
 
 def train(card: RunCard, data: Data, device: torch.device, keeper: Keeper | None = None) -> Trained:
     """Train the network of `card` on `data`; a progress bar on a terminal, plain lines in a log."""
-    model = network(card, data, device, card.training.precision)
-    refuse_misfit(model, card.model.architecture, data.shape, data.classes, device)
-    loss = loss_of(card, device)
-    train_split, held_out = data.split("train", device), data.split("validation", device)
+    limit = positive("REGBENCH_TIME_LIMIT", math.inf)
     with tqdm(total=card.training.epochs, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
         def progress(row: Epoch) -> None:
             bar.update()
             bar.write(line(row), file=sys.stderr)
 
-        limit = float(os.environ.get("REGBENCH_TIME_LIMIT") or "inf")
-        return fit(card, model, loss, train_split, held_out, progress, keeper, limit)
-
-
-def loss_of(card: RunCard, device: torch.device) -> TrainingLoss:
-    """Return the training loss of a run, what it carries on `device`."""
-    loss: TrainingLoss = build(card.regularizer.loss, card.regularizer.hyperparameters)
-    return loss.to(device) if isinstance(loss, nn.Module) else loss
+        return trained(card, data, device, progress, keeper, limit)
 
 
 def line(row: Epoch) -> str:
@@ -67,12 +56,17 @@ def code(card: RunCard) -> str:
     return fingerprint((*TRAINING, *card.members))
 
 
-def status(trained: Trained, classes: int, validation: int) -> str:
-    """Return `ok`, or what is wrong with the weights that will be judged."""
-    if trained.status != "ok":
-        return trained.status
-    clean = trained.curve[trained.best_epoch - 1]["validation_clean"]
-    return outcome.status(clean, classes, validation)
+def status(found: Trained, labels: Tensor) -> str:
+    """Return `ok`, or what is wrong with the weights that will be judged.
+
+    Args:
+        found: what the training left.
+        labels: of the validation images, (n,).
+    """
+    if found.status != "ok":
+        return found.status
+    clean = found.curve[found.best_epoch - 1]["validation_clean"]
+    return outcome.status(clean, labels)
 
 
 def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
@@ -93,15 +87,15 @@ def cost(card: RunCard, data: Data, device: torch.device) -> Passes | None:
 
 
 def record(
-    card: RunCard, trained: Trained, data: Data, device: torch.device, seconds: float
+    card: RunCard, found: Trained, data: Data, device: torch.device, seconds: float
 ) -> dict[str, object]:
     """Return what is worth knowing of a training besides its weights and its curve."""
     most = peak(device)  # before a step is counted, which is not part of the training
     counted = cost(card, data, device)
     return {
-        "status": status(trained, data.classes, card.data.validation),
-        "best_epoch": trained.best_epoch,
-        "train_seconds": sum(row["seconds"] for row in trained.curve),
+        "status": status(found, data.split("validation", device).y),
+        "best_epoch": found.best_epoch,
+        "train_seconds": sum(row["seconds"] for row in found.curve),
         "seconds": seconds,
         "forward_passes": counted.forward if counted else None,
         "backward_passes": counted.backward if counted else None,
@@ -145,10 +139,10 @@ def run(card: RunCard, data: Data, device: torch.device, out: Path) -> None:
     keeper = Keeper(out / "state", key(card.key, code(card), data.seal, device))
     keeper.listen()
     started = time.perf_counter()
-    trained = train(card, data, device, keeper)
+    found = train(card, data, device, keeper)
     seconds = time.perf_counter() - started
-    told = record(card, trained, data, device, seconds)
-    outcome.write(out, card, trained.best, trained.last, trained.curve, told)
+    told = record(card, found, data, device, seconds)
+    outcome.write(out, card, found.best, found.last, found.curve, told)
     keeper.forget()
 
 

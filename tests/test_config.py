@@ -352,6 +352,18 @@ def test_a_source_with_another_training_is_another_card_of_its_attacks(with_sour
     assert one.runs[0].verdicts != two.runs[0].verdicts
 
 
+def test_an_attack_that_stops_early_on_another_network_is_refused(with_sources):
+    source = next(iter(with_sources["datasets"]["digits"]["sources"]))
+    attack = {"attack": "pgd", "steps": 20, "early_stop": True, "source": source}
+    for stop, words in ((True, f"stops early on its source '{source}'"), (False, None)):
+        given = set_at(with_sources, "attacks.white_box.far", {**attack, "early_stop": stop})
+        if words:
+            with pytest.raises(UserError, match=words):
+                resolve(parse(given), DECLARED)
+        else:
+            resolve(parse(given), DECLARED)
+
+
 def test_a_sweep_is_an_attack_for_each_value(config):
     sweep = {"attack": "fgsm", "label": "FGSM", "sweep": {"epsilon": ["1/4", "1/2"]}}
     config = set_at(config, "attacks.white_box.over", sweep)

@@ -26,7 +26,7 @@ IMAGES = 100
 
 def under(attack, right, member="pgd", epsilon=0.1, source=None, n=IMAGES, **told):
     """What is stored of one attack on `n` images, of which those in `right` withstand it."""
-    columns = {key: told.pop(key) for key in ("loss", "distance") if key in told}
+    columns = {key: told.pop(key) for key in ("loss", "distance", "label") if key in told}
     correct = np.isin(np.arange(n), list(right))
     label = np.arange(n) % 10
     verdicts = {
@@ -124,6 +124,13 @@ def test_what_is_no_number_is_counted(column, value):
 )
 def test_at_a_huge_radius_accuracy_is_chance(epsilon, member, arguments, withstand, broken):
     attack = under("wide", range(withstand), member, epsilon, **arguments)
+    assert told(attack) == ({("wide", "withstands a huge radius")} if broken else set())
+
+
+@pytest.mark.parametrize(("commonest", "broken"), [(10, True), (20, False)])
+def test_a_network_that_answers_one_class_withstands_nothing(commonest, broken):
+    label = np.where(np.arange(IMAGES) < commonest, 0, 1 + np.arange(IMAGES) % 9)
+    attack = under("wide", range(20), epsilon=0.5, steps=50, label=label)
     assert told(attack) == ({("wide", "withstands a huge radius")} if broken else set())
 
 

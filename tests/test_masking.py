@@ -204,6 +204,17 @@ def test_what_autoattack_warns_of_is_read_in_its_own_words():
     assert of(clean(), attack)["square_gain"] == pytest.approx(0.08)
 
 
+def test_chance_is_what_the_commonest_label_alone_gets_right():
+    label = np.where(np.arange(IMAGES) < 30, 0, 1 + np.arange(IMAGES) % 9)
+    constant = [
+        (verdicts.assign(label=label), evaluation)
+        for verdicts, evaluation in (clean(30), pgd(30, epsilon=0.5))
+    ]
+    found = of(*constant)
+    assert found["clean_above_chance"] == found["huge_above_chance"] == 0
+    assert of(clean(30))["clean_above_chance"] == pytest.approx(0.2 / 0.03)
+
+
 def test_at_a_huge_radius_chance_is_subtracted():
     found = of(clean(), pgd(30, name="wide", epsilon=0.5), pgd(25, name="wider", epsilon=0.6))
     assert found["huge_above_chance"] == pytest.approx(0.15)

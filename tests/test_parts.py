@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from regbench.errors import UserError
 from regbench.experiment import members
 from regbench.experiment.cards import DataCard, RunCard
 from regbench.experiment.cells import PAPER_TRAINING
+from regbench.experiment.environment import positive
 from regbench.experiment.fingerprint import fingerprint
 from regbench.prepare import open_data, prepare
 
@@ -164,6 +166,35 @@ def test_c_beside_a_module_counts_by_its_meaning_too(tmp_path, monkeypatch):
     ]
     assert told[1] == told[2]
     assert len(set(told)) == 3
+
+
+def test_a_training_s_fingerprint_has_what_puts_it_together_and_what_calls_it_collapsed(
+    monkeypatch,
+):
+    seen = set()
+    meaning = fingerprint_module._meaning
+    monkeypatch.setattr(
+        fingerprint_module, "_meaning", lambda path: seen.add(path) or meaning(path)
+    )
+    fingerprint_module._of.cache_clear()
+    fingerprint(fingerprint_module.TRAINING)
+    found = {path.relative_to(members.PACKAGE).with_suffix("").as_posix() for path in seen}
+    decide = ("training/assembly", "training/loop", "training/outcome", "core/network", "prepare")
+    assert {*decide} <= found
+    assert not {"train", "experiment/environment"} & found
+
+
+@pytest.mark.parametrize("told", ["2h", "0", "-1", "nan"])
+def test_a_number_of_the_environment_that_is_none_is_one_line(monkeypatch, told):
+    monkeypatch.setenv("REGBENCH_TIME_LIMIT", told)
+    with pytest.raises(UserError, match=rf"TIME_LIMIT: expected a number above 0, got '{told}'"):
+        positive("REGBENCH_TIME_LIMIT", 1)
+
+
+@pytest.mark.parametrize(("told", "number"), [("1.5", 1.5), ("inf", math.inf), ("", 0.0)])
+def test_a_number_of_the_environment(monkeypatch, told, number):
+    monkeypatch.setenv("REGBENCH_TIME_LIMIT", told)
+    assert positive("REGBENCH_TIME_LIMIT", 0.0) == number
 
 
 def test_a_fingerprint_follows_imports_within_regbench(tmp_path, monkeypatch):
@@ -518,6 +549,17 @@ def test_the_paper_divides_the_rate_by_5_25_and_125():
     card = TrainingCard(epochs=20, batch_size=32, learning_rate=0.01, **PAPER_TRAINING)
     rates = [learning_rate(card, epoch) for epoch in range(20)]
     assert rates == pytest.approx([0.01] * 5 + [0.002] * 5 + [0.0004] * 5 + [0.00008] * 5)
+
+
+@pytest.mark.parametrize(("epochs", "share"), [(100, 0.55), (100, 0.07), (84, 23 / 84), (7, 0.5)])
+def test_a_milestone_falls_where_its_share_says(epochs, share):
+    from regbench.experiment.cards import TrainingCard  # noqa: PLC0415
+    from regbench.training.schedule import learning_rate  # noqa: PLC0415
+
+    training = {**PAPER_TRAINING, "milestones": [share], "decay": 0.5}
+    card = TrainingCard(epochs=epochs, batch_size=32, learning_rate=1.0, **training)
+    rates = [learning_rate(card, epoch) for epoch in range(epochs)]
+    assert rates.count(1.0) == math.ceil(round(share * epochs, 9))
 
 
 def test_a_cyclic_rate_is_torchs_of_one_cycle():

@@ -458,6 +458,15 @@ def test_pgd_at_is_the_line_that_cost_is_held_against(rows):
         plt.close(figure)
 
 
+def test_cost_is_held_against_what_the_tables_call_the_strongest(rows):
+    draw = members.load("regbench.figures.robustness_against_cost")
+    wide = more(rows, {"attack": "wide", "label": "wide PGD", "epsilon": 0.4})
+    for one in (rows, wide):
+        figure = draw(one)
+        assert "AUTO_ATTACK" in figure.axes[0].get_title()
+        plt.close(figure)
+
+
 def store(rows, folder):
     for name, frame in rows._asdict().items():
         table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -700,6 +709,15 @@ def test_each_figure_has_a_panel_per_data_set(two_data_sets, name):
     assert "digits" in text
     assert "letters" in text
     plt.close(figure)
+
+
+def test_an_attack_that_has_judged_nothing_yet_makes_no_gap(rows):
+    """A report that is not finished; the config names the attack, and so does the column."""
+    unfinished = rows._replace(
+        evaluations=rows.evaluations[rows.evaluations["attack"] != "auto_attack"],
+        verdicts=rows.verdicts[rows.verdicts["attack"] != "auto_attack"],
+    )
+    assert gaps(unfinished, ("fgsm", "auto_attack")) == {}
 
 
 def test_an_unknown_gap_is_one_line(rows):

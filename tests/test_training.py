@@ -17,7 +17,9 @@ from regbench.prepare import Split
 from regbench.regularizers.natural import Natural
 from regbench.step import Objective
 from regbench.train import status
+from regbench.training import assembly
 from regbench.training import loop as training
+from regbench.training.keeper import Keeper
 from regbench.training.loop import Trained, augment, fit
 from regbench.training.properties import losses
 
@@ -48,8 +50,8 @@ def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def run(card, split, loss=None):
-    return fit(card, network(), loss or Natural(), split, split, lambda row: None)
+def run(card, split, loss=None, keeper=None):
+    return fit(card, network(), loss or Natural(), split, split, lambda row: None, keeper)
 
 
 def test_the_same_card_gives_the_same_weights_and_another_seed_others(card, split):
@@ -196,16 +198,32 @@ def test_a_loss_that_is_no_number_ends_the_run_as_a_result(card, split):
     ],
 )
 def test_memory_that_does_not_suffice_ends_the_run_as_a_result(card, split, error):
+    trained = run(card, split, failing(error, at=1))
+    assert trained.status == "out of memory in epoch 1, with batches of 8"
+    assert trained.best_epoch == len(trained.curve) == 0
+
+
+def failing(error, at):
+    """A loss whose step number `at`, from 0 on, fails; an epoch has three."""
     steps = iter(range(100))
 
     def loss(step):
-        if next(steps) == 4:  # in the second epoch of three steps
+        if next(steps) == at:
             raise error
         return Natural()(step)
 
-    trained = run(card, split, loss)
-    assert trained.status == "out of memory in epoch 2, with batches of 8"
-    assert trained.best_epoch == len(trained.curve) == 1
+    return loss
+
+
+def test_memory_that_sufficed_for_an_epoch_is_another_process_s_fault(card, split, tmp_path):
+    whole, cut = run(card, split, Natural()), Keeper(tmp_path / "state", "key")
+    cut._next = 0  # kept from the first step on
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(OSError, match="in epoch 2, with batches of 8, which sufficed"):
+        run(card, split, failing(full, at=4), keeper=cut)
+    resumed = run(card, split, Natural(), keeper=Keeper(tmp_path / "state", "key"))
+    assert resumed.status == whole.status == "ok"
+    torch.testing.assert_close(resumed.last, whole.last, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("word", AMBIGUOUS)
@@ -257,8 +275,8 @@ def test_the_passes_of_a_loss_that_carries_something_are_counted(card, split, mo
             moved.append(device)
             return self
 
-    monkeypatch.setattr(stage, "build", lambda *_: Average())
-    stage.loss_of(card, torch.device("meta"))
+    monkeypatch.setattr(assembly, "build", lambda *_: Average())
+    assembly.loss_of(card, torch.device("meta"))
     assert moved == [torch.device("meta")]
 
 
@@ -270,16 +288,19 @@ def test_a_run_that_is_finished_is_not_out_of_time(card, split):
 
 
 @pytest.mark.parametrize(
-    ("clean", "words"),
+    ("clean", "commonest", "words"),
     [
-        (0.12, "collapsed: 12.0% of the validation images right, by chance 10.0%"),
-        (0.2, "ok"),
+        (0.12, 40, "collapsed: 12.0% of the validation images right, by chance 10.0%"),
+        (0.2, 40, "ok"),
+        (0.2, 80, "collapsed: 20.0% of the validation images right, by chance 20.0%"),
     ],
 )
-def test_a_network_no_better_than_chance_has_collapsed(clean, words):
+def test_a_network_no_better_than_its_commonest_answer_has_collapsed(clean, commonest, words):
     row = {"validation_clean": clean, "validation_ifgsm": 0.0}
     trained = Trained({}, {}, [{"validation_clean": 0.9}, row], 2, "ok")
-    assert status(trained, classes=10, validation=400) == words
+    others = 1 + torch.arange(400 - commonest) % 9
+    labels = torch.cat([torch.zeros(commonest, dtype=torch.int64), others])
+    assert status(trained, labels) == words
 
 
 def test_a_network_that_answers_nan_is_right_about_nothing(split):

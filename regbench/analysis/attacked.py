@@ -40,6 +40,11 @@ class Attacked:
     accuracy_after: dict[str, float]
     verdicts: pd.DataFrame
 
+    @property
+    def chance(self) -> float:
+        """What the commonest label alone gets right, 0 to 1."""
+        return float(self.verdicts["label"].value_counts(normalize=True).max())
+
 
 Run = tuple[Attacked, ...]
 

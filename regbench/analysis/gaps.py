@@ -18,7 +18,8 @@ IMAGE = [*CELL, "seed", "image"]
 def gaps(rows: Rows, pair: tuple[str, str] | None) -> Gaps:
     """Return the mean accuracy under the first of two attacks minus that under the second.
 
-    In percentage points, as text; a dash where they have not judged the same seeds.
+    In percentage points, as text; a dash where they have not judged the same seeds. Of a data set
+    that one of them has not judged at all there is no column.
 
     Args:
         rows: the experiment's.
@@ -29,19 +30,20 @@ def gaps(rows: Rows, pair: tuple[str, str] | None) -> Gaps:
     """
     if pair is None:
         return NONE
+    known = rows.evaluations["attack"].cat.categories
+    for name in pair:
+        if name not in known:
+            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, known)}")
     told, correct = unswept(rows.evaluations), of_trained(rows)
-    return {
-        str(dataset): _gap(correct[correct["dataset"] == dataset], _labels(part, pair), pair)
+    labels = {
+        str(dataset): part.drop_duplicates("attack").set_index("attack")["label"]
         for dataset, part in told.groupby("dataset", observed=True)
     }
-
-
-def _labels(told: pd.DataFrame, pair: tuple[str, str]) -> str:
-    known = told.drop_duplicates("attack").set_index("attack")["label"]
-    for name in pair:
-        if name not in known.index:
-            raise UserError(f"--gap: no attack '{name}' here{did_you_mean(name, known.index)}")
-    return " − ".join(str(known[name]) for name in pair)
+    return {
+        dataset: _gap(correct[correct["dataset"] == dataset], " − ".join(label[[*pair]]), pair)
+        for dataset, label in labels.items()
+        if {*pair} <= {*label.index}
+    }
 
 
 def _gap(correct: pd.DataFrame, label: str, pair: tuple[str, str]) -> pd.Series:

@@ -164,7 +164,7 @@ def _above_chance(case: Case) -> float:
     if case.clean is None:
         return nan
     right = case.clean.verdicts["correct"]
-    chance = 1 / case.clean.verdicts["label"].nunique()
+    chance = case.clean.chance
     return float((right.mean() - chance) / sqrt(chance * (1 - chance) / len(right)))
 
 
@@ -255,7 +255,7 @@ def _by_square(one: Attacked) -> float:
 def _huge_above_chance(case: Case) -> float:
     """Lowest accuracy under an attack of several steps at ε ≥ 0.5, minus chance."""
     huge = [
-        accuracy(one) - 1 / one.verdicts["label"].nunique()
+        accuracy(one) - one.chance
         for one in white_box(case.attacks)
         if one.epsilon >= HUGE - TOLERANCE and one.arguments.get("steps", 1) > 1
     ]

@@ -37,7 +37,8 @@ class PGD(Attack):
         step_size: length of one step, L∞; none: 2.5 ε/steps, as Madry advises.
         start_radius: the start is uniform in this ball, as a share of ε; 0: no random start.
         early_stop: leave an image at the first of every ten iterates that fools the network, so
-            that no more is spent on it; at least as strong as the last iterate.
+            that no more is spent on it; at least as strong as the last iterate on the network that
+            it is crafted on, and weaker on another, so that a config refuses it with `source`.
         loss: `cross_entropy`, or `margin`, the CW margin with κ = 50 (Carlini & Wagner 2017).
     """
 

@@ -4,6 +4,7 @@ Snakemake's `resources: gpu` plans by the same number, but a second Snakemake, o
 gpu=9` on the command line, knows nothing of it; a lock does, and goes with its process.
 """
 
+import math
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from regbench.core import device as devices
+from regbench.experiment.environment import positive
 from regbench.storage.locks import taken
 
 FOLDER = Path("/tmp/regbench-gpus")
@@ -30,7 +32,7 @@ def leased(name: str | None = None) -> Iterator[torch.device]:
     $REGBENCH_RUNS_PER_GPU says how many processes share one, 1 by default.
 
     Raises:
-        UserError: of `pick`.
+        UserError: of `pick`, or $REGBENCH_RUNS_PER_GPU is no number above 0.
     """
     device = devices.pick(name)
     if device.type != "cuda":
@@ -40,8 +42,8 @@ def leased(name: str | None = None) -> Iterator[torch.device]:
         str(torch.cuda.get_device_properties(index).uuid)
         for index in range(torch.cuda.device_count())
     ]
-    share = int(os.environ.get("REGBENCH_RUNS_PER_GPU") or 1)
-    with room(gpus, share, FOLDER) as index:
+    share = positive("REGBENCH_RUNS_PER_GPU", 1)
+    with room(gpus, math.ceil(share), FOLDER) as index:
         torch.cuda.set_device(index)
         yield torch.device("cuda", index)
 

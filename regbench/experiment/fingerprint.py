@@ -12,7 +12,7 @@ from regbench.errors import UserError
 from regbench.experiment.members import source
 
 DATA = ("regbench.prepare",)
-TRAINING = ("regbench.core.network", "regbench.training.loop", "regbench.core.device")
+TRAINING = ("regbench.training.assembly", "regbench.training.outcome", "regbench.core.device")
 ADOPTING = ("regbench.adopt",)
 ATTACKING = ("regbench.evaluation.trial", "regbench.core.device")
 DIAGNOSING = ("regbench.evaluation.diagnosis", "regbench.core.device")
@@ -23,6 +23,7 @@ COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 NEUTRAL = {
     "regbench.errors",
+    "regbench.experiment.environment",
     "regbench.experiment.fingerprint",
     "regbench.storage.locks",
     "regbench.storage.provenance",

@@ -79,6 +79,11 @@ def _entries(
                 f" datasets.{dataset} has neither among `sources` nor among `pretrained`"
                 f"{did_you_mean(attack.source, sources)}"
             )
+        if attack.source is not None and attack.parameters.get("early_stop"):
+            raise UserError(
+                f"config: the attack '{name}' stops early on its source '{attack.source}', where"
+                " images that barely fool it transfer less than they could; drop `early_stop`"
+            )
         source = sources[attack.source] if attack.source else None
         epsilon = data.epsilon if attack.epsilon is None else attack.epsilon
         with telling(f"the attack '{name}' on {dataset}"):

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from regbench.analysis.comparisons import strongest
 from regbench.analysis.costs import REFERENCE
-from regbench.analysis.rows import Rows, over_seeds, results, unswept, widest
+from regbench.analysis.rows import Rows, over_seeds, results, unswept
 from regbench.figures import (
     LOG,
     colours,
@@ -28,23 +29,24 @@ LINE: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 
 
 def robustness_against_cost(rows: Rows) -> Figure:
-    """Return robust accuracy under each data set's last white-box attack against passes per image.
+    """Return robust accuracy under each data set's strongest attack against passes per image.
 
-    In a report that is not finished: the last attack that the most methods were judged by. Points
-    are means over seeds, bars their range. Dashed lines go through PGD-AT: what lies to
-    the left is cheaper, what lies on the line or above is on par. What networks cost that were
-    trained elsewhere is not known.
+    That is AutoAttack, or without it the last white-box attack of the data set's ε; in a report
+    that is not finished, of those that the most methods were judged by. Points are means over
+    seeds, bars their range. Dashed lines go through PGD-AT: what lies to the left is cheaper, what
+    lies on the line or above is on par. What networks cost that were trained elsewhere is not
+    known.
     """
     means = unswept(over_seeds(results(rows)))
-    means = widest(means[means["source"].isna() & means["cost"].notna()])
+    under = means["dataset"].astype(object).map(strongest(rows))
+    means = means[(means["attack"].astype(object) == under) & means["cost"].notna()]
     if means.empty:
         return nothing_to_show("No white-box attack judged a network whose cost is known.")
     panels = list(means.assign(task=task(means)).groupby("task", sort=False))
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
-        last = part[part["attack"] == part["attack"].max()]
-        _draw(axes, last)
-        told = f"{last['label'].iloc[0]}, n = {last['n'].max()}"
+        _draw(axes, part)
+        told = f"{part['label'].iloc[0]}, n = {part['n'].max()}"
         axes.set_title(f"{name}\n{told}", fontsize="medium")
         axes.set(xlim=(0.8, 1.3 * means["cost"].max()), ylim=(-3, 103))
     row[0].set_ylabel("accuracy under attack (%)")

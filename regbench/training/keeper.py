@@ -4,7 +4,6 @@ The file is of regbench.storage.tensors: nothing in it is ever executed, a torn 
 byte is noticed, and it is replaced in one piece.
 """
 
-import os
 import signal
 import sys
 import time
@@ -13,12 +12,14 @@ from types import FrameType
 
 import torch
 
+from regbench.experiment.environment import positive
 from regbench.storage import tensors
 from regbench.storage.seals import DamagedError
 from regbench.training.course import Course
 
-INTERVAL = float(os.environ.get("REGBENCH_KEEP_EVERY") or 60)
-"""Seconds between two savings, unless one takes more than a twentieth of that."""
+INTERVAL = 60.0
+"""Seconds between two savings, unless one takes more than a twentieth of that or
+$REGBENCH_KEEP_EVERY says otherwise."""
 
 
 class Keeper:
@@ -31,7 +32,8 @@ class Keeper:
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
-        self._next = time.monotonic() + INTERVAL
+        self._interval = positive("REGBENCH_KEEP_EVERY", INTERVAL)
+        self._next = time.monotonic() + self._interval
         self._stop = False
 
     def listen(self) -> None:
@@ -45,7 +47,7 @@ class Keeper:
             return
         started = time.monotonic()
         self._write(course)
-        self._next = time.monotonic() + max(INTERVAL, 20 * (time.monotonic() - started))
+        self._next = time.monotonic() + max(self._interval, 20 * (time.monotonic() - started))
         if self._stop:
             sys.exit(f"stopped in epoch {course.epoch + 1}; the same command goes on from there")
 

@@ -1,5 +1,6 @@
 """The training loop: one for every method, on whatever device the data lies."""
 
+import errno
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -54,8 +55,8 @@ def fit(
 ) -> Trained:
     """Train `model` in place as `card` says.
 
-    A loss that is not finite, memory that does not suffice or time that is up ends it, and is its
-    status.
+    A loss that is not finite, memory that does not suffice for the first epoch or time that is up
+    ends it, and is its status.
 
     Args:
         card: epochs, rates, ε and the seed of every random stream.
@@ -70,6 +71,7 @@ def fit(
     Raises:
         UserError: the card asks for a compiled network, and the compiler does not work here, or
             not for this loss or network.
+        OSError: memory that sufficed for an epoch no longer does; the state is kept.
     """
     device, settings = train.x.device, card.training
     model.train()  # all of it: whoever looks at the network alone is told of no part in eval mode
@@ -84,12 +86,23 @@ def fit(
         except (RuntimeError, MemoryError) as error:
             if not exhausted(error):
                 raise
-            batch = f"batches of {settings.batch_size}"
-            course.status = f"out of memory in epoch {course.epoch + 1}, with {batch}"
+            course.status = _out_of_memory(course, settings, error)
         left = settings.epochs - course.epoch
         if course.status == "ok" and left and course.hours() > limit:
             course.status = f"out of time: {course.epoch} epochs took more than {limit:g} h"
     return Trained(course.best, copy(model), course.curve, course.best_epoch, course.status)
+
+
+def _out_of_memory(course: Course, settings: TrainingCard, error: Exception) -> str:
+    """The status of a training that does not fit; one that did is another process's victim."""
+    told = f"out of memory in epoch {course.epoch + 1}, with batches of {settings.batch_size}"
+    if course.epoch:
+        raise OSError(
+            errno.ENOMEM,
+            f"{told}, which sufficed in the epochs before: has another process taken it? Started"
+            " again, the training goes on from its state",
+        ) from error
+    return told
 
 
 def _epoch(

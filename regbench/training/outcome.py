@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from regbench.errors import UserError
 from regbench.experiment.cards import CARD, AnyCard
@@ -16,16 +17,17 @@ FILES = (CARD, "best.safetensors", "last.safetensors", "curve.csv")
 """Whose digests stand in run.json."""
 
 
-def status(clean: float, classes: int, validation: int) -> str:
+def status(clean: float, labels: Tensor) -> str:
     """Return `ok`, or `collapsed`: not above chance by three standard errors.
+
+    Chance is what the commonest label alone gets right, as a network does that answers one class.
 
     Args:
         clean: accuracy on the validation images, 0 to 1.
-        classes: how many there are, K.
-        validation: how many images those are.
+        labels: of these images, (n,), integers.
     """
-    chance = 1 / classes
-    if clean > chance + 3 * math.sqrt(chance * (1 - chance) / validation):
+    chance = labels.cpu().bincount().max().item() / len(labels)
+    if clean > chance + 3 * math.sqrt(chance * (1 - chance) / len(labels)):
         return "ok"
     return f"collapsed: {clean:.1%} of the validation images right, by chance {chance:.1%}"
 

@@ -19,5 +19,7 @@ def learning_rate(settings: TrainingCard, epoch: int, within: float = 0.0) -> fl
     if settings.cyclic:
         done = (epoch + within) / settings.epochs
         return settings.learning_rate * float(np.interp(done, [0, settings.cyclic, 1], [0, 1, 0]))
-    passed = sum(epoch >= milestone * settings.epochs for milestone in settings.milestones)
+    # rounded, as 0.55 · 100 is a little more than 55
+    reached = [round(milestone * settings.epochs, 6) for milestone in settings.milestones]
+    passed = sum(epoch >= one for one in reached)
     return settings.learning_rate * settings.decay**passed

@@ -38,7 +38,8 @@ VERDICT = """\
 `verdict`, within a margin of ± {margin:g} points: `on par`: the 90 % interval lies within it (two
   one-sided tests at 5 %); `not below`: it rules out only being worse by more than the margin;
   `below`, `above`: beyond it; `open`: too wide to say; `one seed`: none, since one training of each
-  says nothing of others. Two networks that withstand nothing are on par as well."""
+  says nothing of others. Two networks that withstand nothing are on par as well. Intervals and
+  verdicts are each by itself, not corrected for their number, as `p` is."""
 
 ALONE = """\
 One seed: the interval is over images alone; another training may differ by more."""
