@@ -1,6 +1,7 @@
 """Cards: the JSON that holds everything that determines one output, and nothing else.
 
-A card knows no path, no device, no display name. Its `key` is part of the path of what it
+A card knows no device, no display name, and no path but that of an .npz data set under the data
+root, which counts with its checksum. Its `key` is part of the path of what it
 determines, so that two experiments share what they agree on and never overwrite each other.
 """
 
