@@ -329,6 +329,7 @@ FOREIGN = {
     "too few labels": ({"y_train": np.arange(29)}, "expected one label from 0 on per image"),
     "a negative label": ({"y_test": np.arange(10) - 1}, "expected one label from 0 on per image"),
     "labels of another kind": ({"y_train": np.full(30, "cat")}, "labels must be whole numbers"),
+    "a test set sorted by class": ({"y_test": np.arange(10) // 2}, "are sorted by class, so that"),
     "a label never trained on": ({"y_test": np.full(10, 7)}, "labels up to 7, but only 5 classes"),
     "labels from 1 on": (
         {"y_train": np.arange(30) % 5 + 1},

@@ -67,6 +67,7 @@ class NPZ:
                 f"'{file}': images to test on have shape {x_test.shape[1:]}, those to train on"
                 f" {x_train.shape[1:]}"
             )
+        _refuse_sorted(y_test, classes, file)
         return Images(x_train, y_train, x_test, y_test, scale=255, classes=classes)
 
     def _arrays(self, file: Path) -> dict[str, NDArray[np.generic]]:
@@ -77,6 +78,15 @@ class NPZ:
             raise ForeignFileError(
                 f"'{file}' is no .npz with {', '.join(KEYS)}: {error}"
             ) from error
+
+
+def _refuse_sorted(y_test: NDArray[np.int64], classes: int, file: Path) -> None:
+    """Refuse a test set whose first images, which a short attack sees alone, are of one class."""
+    if len(y_test) > classes > 1 and (np.diff(y_test) >= 0).all():
+        raise ForeignFileError(
+            f"'{file}': the images to test on are sorted by class, so that attacks on the first of"
+            " them would see few classes; shuffle x_test and y_test by one permutation"
+        )
 
 
 def _opened(content: bytes) -> dict[str, NDArray[np.generic]]:
