@@ -15,8 +15,9 @@ images alone, as theirs. `verdict`, of the
 95 % interval of the difference: `differ`: it leaves out 0; `agree`: it includes 0 and lies within
 ± {margin:g} points; `open`: too wide to say. `cannot be compared`: no attack here,
 sweeps aside, has the published one's kind, radius and steps. Ours are the first n
-test images, taken for a sample of all; where `images` is –, the source does not say how many and is
-taken to have judged all {whole:,}. Networks and training differ between sources."""
+test images, taken for a sample of all, though those may be harder or easier than the rest; where
+`images` is –, the source does not say how many and is taken to have judged all {whole:,}. Networks
+and training differ between sources."""
 
 PLACED = """\
 Ranked together is what shares data set, radius, attack and its parameters; the method and the
