@@ -585,7 +585,7 @@ def test_import_robustbench_works_and_finds_our_autoattack():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-@pytest.mark.parametrize("experiment", ["demo", "mnist", "mnist_gpu"])
+@pytest.mark.parametrize("experiment", ["demo", "mnist", "mnist_gpu", "cifar10_cpu"])
 def test_readme_shows_the_reports_own_table(experiment):
     root = Path(__file__).parents[1]
     table = (root / f"reports/{experiment}/accuracy.md").read_text()

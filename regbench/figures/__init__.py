@@ -18,6 +18,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from regbench.experiment.values import written
+
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "h", "d")
 
 NOTES = 4
@@ -116,6 +118,15 @@ def plain_decades(axis: Axis) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(PLAIN)
     axis.set_minor_formatter(NullFormatter())
+
+
+def over_radii(axes: Axes, radii: Iterable[float], name: str) -> None:
+    """Label an axis of radii, called `name`, as a config writes them: in 255ths, or as decimals."""
+    ticks = list(radii)
+    if any("/" in written(radius) for radius in ticks):
+        axes.set_xticks(ticks, [f"{255 * radius:g}" for radius in ticks])
+        name = f"{name} (·/255)"
+    axes.set_xlabel(name)
 
 
 def whole_epochs(axes: Axes) -> None:

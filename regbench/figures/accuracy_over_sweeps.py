@@ -13,6 +13,7 @@ from regbench.figures import (
     labelled,
     legend,
     nothing_to_show,
+    over_radii,
     reach,
     side_by_side,
     styles,
@@ -60,17 +61,8 @@ def _draw(axes: Axes, part: pd.DataFrame, drawn: dict[str, dict[str, Any]]) -> N
     axes.set(ylabel="accuracy (%)", ylim=(-3, 103))
     parameter, values = part["sweep"].iloc[0], sorted(part["value"].unique())
     if parameter == "epsilon":
-        _over_radii(axes, values)
+        over_radii(axes, values, "ε")
     else:
         axes.set(xscale="log", xlabel=f"{parameter} ({LOG})")
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
-
-
-def _over_radii(axes: Axes, radii: list[float]) -> None:
-    """Label the axis of ε as a config writes its radii: in 255ths, or as decimals."""
-    if any("/" in written(radius) for radius in radii):
-        axes.set_xticks(radii, [f"{255 * radius:g}" for radius in radii])
-        axes.set_xlabel("ε (·/255)")
-    else:
-        axes.set_xlabel("ε")

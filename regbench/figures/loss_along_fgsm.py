@@ -12,6 +12,7 @@ from regbench.figures import (
     labelled,
     legend,
     nothing_to_show,
+    over_radii,
     plain_decades,
     side_by_side,
     styles,
@@ -36,7 +37,8 @@ def loss_along_fgsm(rows: Rows) -> Figure:
     figure, row = side_by_side(len(panels))
     for axes, (name, part) in zip(row, panels, strict=True):
         _draw(axes, part, styles(table))
-        axes.set(title=name, xlabel="radius along FGSM's direction")
+        axes.set_title(str(name))
+        over_radii(axes, part["along"].unique(), "radius along FGSM's direction")
     row[0].set_ylabel(f"mean cross entropy (nats, {LOG})")
     legend(figure, *labelled(row))
     return figure
