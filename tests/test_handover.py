@@ -49,6 +49,7 @@ from regbench.figures.gallery import gallery as drawn
 from regbench.prepare import Data, Split, open_data, prepare
 from regbench.storage import tensors
 from regbench.storage.seals import read_record, read_table, write_record, write_table
+from regbench.training import assembly
 
 DIGITS = DataCard(source="regbench.data.digits", arguments={}, validation=97, split_seed=0)
 MNIST = DataCard(source="regbench.data.mnist", arguments={}, validation=10_000, split_seed=0)
@@ -276,7 +277,7 @@ def test_a_network_is_laid_out_for_its_training_and_for_what_judges_it(monkeypat
     )
     data, device = Data(tmp_path, (1, 8, 8), 10, 97), torch.device("cpu")
     monkeypatch.setattr(Data, "split", lambda *_: None)
-    monkeypatch.setattr(train, "fit", lambda *_: None)
+    monkeypatch.setattr(assembly, "fit", lambda *_: None)
     train.train(card, data, device)
     (tmp_path / "card.json").write_text(card.model_dump_json())
     monkeypatch.setattr(Data, "holding", lambda data, card: data)
