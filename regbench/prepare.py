@@ -55,6 +55,11 @@ class Data(NamedTuple):
             y = file.read(f"y_{name}")[:images].to(device)
         return Split(x.float() / self.scale, y.long())
 
+    def labels(self, name: str) -> Tensor:
+        """Return the labels alone of `train`, `validation` or `test`, on the CPU."""
+        with Tensors(self.path) as file:
+            return file.read(f"y_{name}").long()
+
 
 def open_data(path: Path) -> Data:
     """Return the prepared data set in the file that this stage wrote.

@@ -93,7 +93,7 @@ def record(
     most = peak(device)  # before a step is counted, which is not part of the training
     counted = cost(card, data, device)
     return {
-        "status": status(found, data.split("validation", device).y),
+        "status": status(found, data.labels("validation")),
         "best_epoch": found.best_epoch,
         "train_seconds": sum(row["seconds"] for row in found.curve),
         "seconds": seconds,

@@ -354,14 +354,14 @@ def test_a_source_with_another_training_is_another_card_of_its_attacks(with_sour
 
 def test_an_attack_that_stops_early_on_another_network_is_refused(with_sources):
     source = next(iter(with_sources["datasets"]["digits"]["sources"]))
-    attack = {"attack": "pgd", "steps": 20, "early_stop": True, "source": source}
-    for stop, words in ((True, f"stops early on its source '{source}'"), (False, None)):
-        given = set_at(with_sources, "attacks.white_box.far", {**attack, "early_stop": stop})
-        if words:
-            with pytest.raises(UserError, match=words):
-                resolve(parse(given), DECLARED)
-        else:
-            resolve(parse(given), DECLARED)
+    attack = {"attack": "pgd", "steps": 20, "source": source}
+    stopping, whole = (
+        parse(set_at(with_sources, "attacks.white_box.far", {**attack, "early_stop": stop}))
+        for stop in (True, False)
+    )
+    resolve(whole, DECLARED)
+    with pytest.raises(UserError, match=f"stops early on its source '{source}'"):
+        resolve(stopping, DECLARED)
 
 
 def test_a_sweep_is_an_attack_for_each_value(config):
